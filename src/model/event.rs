@@ -1,0 +1,171 @@
+//! Events: what happened to a short URL, redirects included.
+
+use std::net::IpAddr;
+
+use super::{Id, Timestamp};
+
+/// A row of `events`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Primary key.
+    pub id: Id,
+    /// The short URL it happened to.
+    pub url_id: Id,
+    /// The owner of the short URL, or who the client named.
+    pub user_id: Option<Id>,
+    /// What happened.
+    pub event_type: String,
+    /// When.
+    pub timestamp: Timestamp,
+    /// JSON text, as a rule an object.
+    pub details: Option<String>,
+}
+
+/// An event that a client hands in; the fields are valid already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The short URL it happened to.
+    pub url_id: Id,
+    /// Who did it, if the client says so.
+    pub user_id: Option<Id>,
+    /// What happened, free text.
+    pub event_type: String,
+    /// The text of a JSON object.
+    pub details: Option<String>,
+}
+
+/// The types of the events that the service writes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// A short URL was made.
+    Created,
+    /// A field of it was changed.
+    Updated,
+    /// It was switched off by DELETE.
+    Deleted,
+    /// A client followed it.
+    Redirect,
+}
+
+impl EventType {
+    /// The text in `events.event_type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::Redirect => "redirect",
+        }
+    }
+}
+
+/// The details of the event that DELETE writes.
+pub fn deleted_details() -> Details {
+    let mut details = Details::new();
+    details.text("reason", "user_requested");
+    details
+}
+
+/// Which events a list holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only those of this type.
+    pub event_type: Option<String>,
+    /// Only those of this short URL.
+    pub url_id: Option<Id>,
+    /// Only those of this user.
+    pub user_id: Option<Id>,
+}
+
+/// A followed short link, on its way to becoming a `redirect` event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Click {
+    /// The short URL that was followed.
+    pub url_id: Id,
+    /// Its owner, if any.
+    pub user_id: Option<Id>,
+    /// When.
+    pub at: Timestamp,
+    /// The client's address, unless it came over a unix socket without a proxy's word.
+    pub client: Option<IpAddr>,
+    /// The client's `User-Agent`, cut at [`crate::limits::USER_AGENT_BYTES_MAX`].
+    pub user_agent: Option<Box<str>>,
+}
+
+impl Click {
+    /// The event's details: `{"ip", "user_agent"}`.
+    pub fn details(&self) -> Details {
+        let mut details = Details::new();
+        let ip = self.client.map(|ip| ip.to_string());
+        details.optional_text("ip", ip.as_deref()).optional_text("user_agent", self.user_agent.as_deref());
+        details
+    }
+}
+
+/// The JSON object of an event's `details`, built field by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details(String);
+
+impl Details {
+    #[allow(clippy::new_without_default, reason = "an empty object is a start, not a value")]
+    /// An object without fields.
+    pub fn new() -> Self {
+        Self(String::from("{"))
+    }
+
+    fn field(&mut self, name: &str, value: &str) -> &mut Self {
+        if self.0.len() > 1 {
+            self.0.push_str(", ");
+        }
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\": ");
+        self.0.push_str(value);
+        self
+    }
+
+    /// Adds a text; `name` is one of ours and needs no escape.
+    pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
+        // A `str` always serializes; were it ever not so, null is the honest answer.
+        let value = sonic_rs::to_string(value).unwrap_or_else(|_| String::from("null"));
+        self.field(name, &value)
+    }
+
+    /// Adds a text, or null.
+    pub fn optional_text(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self.field(name, "null"),
+        }
+    }
+
+    /// Adds a boolean.
+    pub fn boolean(&mut self, name: &str, value: bool) -> &mut Self {
+        self.field(name, if value { "true" } else { "false" })
+    }
+
+    /// The finished JSON text.
+    pub fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_json() {
+        let mut details = Details::new();
+        details.text("a", "q\"\n\u{1}é").optional_text("b", None).boolean("c", true);
+        assert_eq!(details.finish(), r#"{"a": "q\"\n\u0001é", "b": null, "c": true}"#);
+        assert_eq!(deleted_details().finish(), r#"{"reason": "user_requested"}"#);
+    }
+
+    #[test]
+    fn a_click_without_address_says_null() {
+        let click = Click { url_id: 1, user_id: None, at: Timestamp::from_micros(0), client: None, user_agent: None };
+        assert_eq!(click.details().finish(), r#"{"ip": null, "user_agent": null}"#);
+    }
+}

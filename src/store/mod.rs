@@ -1,0 +1,76 @@
+//! Where users, short URLs and events are kept. The trait is what the API and the caches know of it; the files beside
+//! this one are the only places that know SQL.
+//!
+//! Every call may be made from a coroutine or from a plain thread. It blocks its caller alone (never the worker), for
+//! [`crate::limits::STORE_DEADLINE`] at the most, and then says [`crate::error::StoreError::Unavailable`].
+
+use std::sync::Arc;
+
+use crate::error::StoreResult;
+use crate::model::{
+    Click, Event, EventFilter, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch,
+    UrlStats, User, UserPatch,
+};
+
+/// A whole data set, as the three CSV files of `snip seed` hold it.
+#[derive(Clone, Debug, Default)]
+pub struct SeedData {
+    /// Rows of `users`.
+    pub users: Vec<User>,
+    /// Rows of `urls`.
+    pub urls: Vec<ShortUrl>,
+    /// Rows of `events`.
+    pub events: Vec<Event>,
+}
+
+/// Rows by id unless said otherwise; writes are durable when the call returns.
+pub trait Store: Send + Sync + 'static {
+    /// A real query with a deadline of [`crate::limits::HEALTH_DEADLINE`].
+    fn health(&self) -> StoreResult<()>;
+
+    /// A page of the users.
+    fn users(&self, page: Page) -> StoreResult<Vec<User>>;
+    /// One user.
+    fn user(&self, id: Id) -> StoreResult<Option<User>>;
+    /// Makes a user. Errors: `Conflict(Username)`, `Conflict(Email)`.
+    fn create_user(&self, new: NewUser) -> StoreResult<User>;
+    /// Changes the fields given; `None` when there is no such user. Errors: `Conflict`.
+    fn update_user(&self, id: Id, patch: UserPatch) -> StoreResult<Option<User>>;
+    /// Deletes a user and sets `user_id` of its URLs and events to null, in one transaction; false when there is none.
+    fn delete_user(&self, id: Id) -> StoreResult<bool>;
+    /// Inserts those rows that collide with none in the table nor with an earlier one of these; returns how many.
+    fn import_users(&self, rows: Vec<NewUser>) -> StoreResult<u64>;
+
+    /// A page of the short URLs.
+    fn urls(&self, filter: UrlFilter, page: Page) -> StoreResult<Vec<ShortUrl>>;
+    /// One short URL, active or not.
+    fn url(&self, id: Id) -> StoreResult<Option<ShortUrl>>;
+    /// One short URL with its number of redirects.
+    fn url_stats(&self, id: Id) -> StoreResult<Option<UrlStats>>;
+    /// Makes a short URL and its `created` event in one transaction. Errors: `Conflict(ShortCode)`, `Missing(User)`.
+    fn create_url(&self, new: NewUrl) -> StoreResult<ShortUrl>;
+    /// Changes the fields given and writes one `updated` event for each, in one transaction; `None` when there is no
+    /// such URL. An empty patch changes nothing.
+    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ShortUrl>>;
+    /// Switches an active short URL off and writes the `deleted` event, in one transaction. Returns its code; `None`
+    /// when there is no such URL or it is inactive already.
+    fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>>;
+    /// What a redirect needs; `None` for an unknown or inactive code.
+    fn resolve(&self, code: &str) -> StoreResult<Option<Target>>;
+    /// Number of active short URLs.
+    fn active_urls(&self) -> StoreResult<u64>;
+
+    /// A page of the events, newest first (by timestamp, then id).
+    fn events(&self, filter: EventFilter, page: Page) -> StoreResult<Vec<Event>>;
+    /// A page of one URL's events, newest first; `None` when there is no such URL.
+    fn url_events(&self, url_id: Id, page: Page) -> StoreResult<Option<Vec<Event>>>;
+    /// Writes an event a client handed in. Errors: `Missing(Url)`, `Missing(User)`, looked for in this order.
+    fn create_event(&self, new: NewEvent) -> StoreResult<Event>;
+    /// Writes one `redirect` event for each click, all in one transaction. Shared, so that a failed batch can be
+    /// offered again.
+    fn record_clicks(&self, clicks: Arc<Vec<Click>>) -> StoreResult<()>;
+
+    /// Loads a data set with its ids in one transaction; later ids follow the highest. With `reset` what was there goes
+    /// first; without it a store that has rows refuses: `NotEmpty`. Has no deadline: it is a command's work.
+    fn load(&self, data: SeedData, reset: bool) -> StoreResult<()>;
+}
