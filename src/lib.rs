@@ -3,6 +3,7 @@
 //! The modules in reading order; each knows only those above it in this list (see `docs/architecture.md`):
 
 pub mod error;
+pub mod http;
 pub mod limits;
 pub mod model;
 pub mod runtime;

@@ -21,6 +21,65 @@ pub const OFFLOAD_QUEUE_JOBS: usize = 64;
 /// Threads for blocking work (CSV parsing and the like).
 pub const OFFLOAD_THREADS: usize = 1;
 
+// ---- HTTP ------------------------------------------------------------------------------------------------------
+
+/// Connections open at once, when not configured. Past it a new one gets a ready-made 503 and is closed. Each stack is
+/// two memory maps of the 65,530 that Linux allows a process by default.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
+/// More than this cannot be configured: the kernel's memory maps would run out.
+pub const CONNECTIONS_MAX_CEILING: usize = 30_000;
+/// Connections the kernel may queue before they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Connections accepted in a row before the accept loop lets the others run.
+pub const ACCEPT_BATCH: usize = 64;
+/// Pause after an accept failed for want of descriptors or memory.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// A pooled read buffer, and with it the longest head: request line and headers. Past it 414 or 431.
+pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Longest request target. Past it 414. Leaves room in the buffer for headers.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Headers of a request; past it 431.
+pub const HEADERS_MAX: usize = 64;
+/// A pooled write buffer. A larger answer grows it; then it is not pooled again.
+pub const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Answers to pipelined requests are written out before more than this waits, whatever else is to be answered.
+pub const PIPELINE_OUTPUT_BYTES: usize = 64 * 1024;
+/// Read and write buffers kept for reuse, each.
+pub const BUFFER_POOL_COUNT: usize = 64;
+/// A body of an ordinary route (JSON). Past it 413.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The file of a bulk upload. Past it 413, with the contract's message.
+pub const UPLOAD_FILE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// The whole multipart body around that file: boundaries, part headers, small other fields.
+pub const UPLOAD_BODY_BYTES_MAX: usize = UPLOAD_FILE_BYTES_MAX + 64 * 1024;
+/// Memory of all bodies that outgrew their read buffer, over all connections. Past it 503.
+pub const BODIES_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A chunk-size line with its extensions, and the whole trailer section. Past it 400.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
+/// Bytes read and thrown away after a refusal, so that the client sees the answer and not a reset connection.
+pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// Time for the same.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the first byte of a request to the end of its head; past it 408.
+pub const HEAD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// From the end of the head to the end of the body; past it 408.
+pub const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Between requests; longer than Nginx keeps its upstream connections (60 s), so that Nginx closes first.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
+/// Without the client taking a byte of the answer; past it the connection is closed.
+pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// From SIGTERM to the end of the process, whatever is still in flight.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// How often expired connections are looked for, and how coarse the clock of the server is.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Levels of nesting in JSON from the network; deeper is refused before it is parsed.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+// ---- Log -------------------------------------------------------------------------------------------------------
+
+/// Lines waiting for the log's writer. Past it lines are dropped and counted, never waited for.
+pub const LOG_QUEUE_LINES: usize = 8192;
+
 // ---- Model -----------------------------------------------------------------------------------------------------
 
 /// Characters of a user name, an e-mail address or a title (the columns are `varchar(255)`).
@@ -54,6 +113,10 @@ pub const SQLITE_QUEUE_JOBS: usize = 1024;
 /// Jobs that share one SQLite transaction (group commit).
 pub const SQLITE_BATCH_JOBS: usize = 256;
 
+const _: () = assert!(STACK_POOL_COUNT <= CONNECTIONS_MAX_CEILING);
+const _: () = assert!(TARGET_BYTES_MAX < READ_BUFFER_BYTES);
+const _: () = assert!(BODY_BYTES_MAX <= UPLOAD_BODY_BYTES_MAX && UPLOAD_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING);
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);

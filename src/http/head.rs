@@ -1,0 +1,506 @@
+//! The head of a request: its line, its headers, and what they say of the body. Pure.
+//!
+//! httparse splits the head; what the parts mean is decided here, and whatever is ambiguous is refused (RFC 9112,
+//! section 11.2: request smuggling lives on servers that guess).
+
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+
+use super::response::Refusal;
+use crate::limits::{HEADERS_MAX, READ_BUFFER_BYTES, TARGET_BYTES_MAX};
+
+/// The methods that routes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the methods")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    /// Any other token: no route has it.
+    Other,
+}
+
+impl Method {
+    /// The method's name, with one name for all others.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Other => "OTHER",
+        }
+    }
+
+    fn parse(token: &str) -> Self {
+        match token {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How the end of the body is found (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; without a body, none.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// The parsed head of a request; all text points into the connection's buffer.
+#[derive(Clone, Debug)]
+pub struct Head<'b> {
+    /// Bytes of the head, the empty line included.
+    pub bytes: usize,
+    /// The method.
+    pub method: Method,
+    /// The path, still percent-encoded, with its leading slash; `*` for `OPTIONS *`.
+    pub path: &'b str,
+    /// What follows the `?`, still encoded.
+    pub query: Option<&'b str>,
+    /// Whether the client speaks HTTP/1.1 (else 1.0).
+    pub is_http11: bool,
+    /// Whether the client lets the connection stay open.
+    pub keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// How the end of the body is found.
+    pub framing: Framing,
+    /// `Content-Type`, the first if there are several.
+    pub content_type: Option<&'b [u8]>,
+    /// `User-Agent`, the first if there are several.
+    pub user_agent: Option<&'b [u8]>,
+    /// `X-Real-IP`, the first if there are several.
+    pub x_real_ip: Option<&'b [u8]>,
+    /// `X-Forwarded-For`, the last if there are several: the nearest proxy adds at the end.
+    pub x_forwarded_for: Option<&'b [u8]>,
+}
+
+/// A whole request, as a service gets it.
+pub struct Request<'b> {
+    /// Its head.
+    pub head: Head<'b>,
+    /// Its body, decoded.
+    pub body: &'b [u8],
+    /// The address of the other end; `None` over a unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+/// The outcome of looking at the first bytes of a request.
+#[derive(Debug)]
+pub enum Parsed<'b> {
+    /// The head is not complete.
+    Partial,
+    /// The head.
+    Complete(Head<'b>),
+}
+
+/// Reads the head that `bytes` begin with.
+pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(head_bytes)) => interpret(head_bytes, &request).map(Parsed::Complete),
+        Ok(httparse::Status::Partial) => partial(bytes),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::HEADERS_TOO_LARGE),
+        Err(httparse::Error::Version) => Err(version_refusal(bytes)),
+        Err(_) => Err(Refusal::BAD_REQUEST),
+    }
+}
+
+/// What is incomplete may be too long already.
+fn partial(bytes: &[u8]) -> Result<Parsed<'static>, Refusal> {
+    let line_is_open = memchr::memchr(b'\n', bytes).is_none();
+    if line_is_open && bytes.len() > TARGET_BYTES_MAX + "OPTIONS  HTTP/1.1\r\n".len() {
+        return Err(Refusal::URI_TOO_LONG);
+    }
+    if bytes.len() >= READ_BUFFER_BYTES {
+        return Err(Refusal::HEADERS_TOO_LARGE);
+    }
+    Ok(Parsed::Partial)
+}
+
+/// `HTTP/` and a number is a version, only not ours; anything else is bad syntax.
+fn version_refusal(bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty()).unwrap_or(b"");
+    let version = line.rsplit(|&b| b == b' ').next().unwrap_or(b"");
+    match version.strip_prefix(b"HTTP/") {
+        Some([b'0'..=b'9', rest @ ..]) if rest.len() <= 2 && rest.iter().all(|&b| b == b'.' || b.is_ascii_digit()) => {
+            Refusal::VERSION_NOT_SUPPORTED
+        }
+        _ => Refusal::BAD_REQUEST,
+    }
+}
+
+fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<Head<'b>, Refusal> {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::BAD_REQUEST);
+    };
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Refusal::URI_TOO_LONG);
+    }
+    let method = Method::parse(method);
+    let (path, query) = split_target(method, target)?;
+    let is_http11 = minor == 1;
+    let mut head = Head {
+        bytes,
+        method,
+        path,
+        query,
+        is_http11,
+        keep_alive: is_http11,
+        expects_continue: false,
+        framing: Framing::Length(0),
+        content_type: None,
+        user_agent: None,
+        x_real_ip: None,
+        x_forwarded_for: None,
+    };
+    let mut seen = Seen::default();
+    for header in request.headers.iter() {
+        seen.take(&mut head, header.name, header.value)?;
+    }
+    seen.conclude(&mut head)?;
+    Ok(head)
+}
+
+/// Origin-form, absolute-form and, for OPTIONS, the asterisk (RFC 9112, section 3.2).
+fn split_target(method: Method, target: &str) -> Result<(&str, Option<&str>), Refusal> {
+    let origin = if target.starts_with('/') {
+        target
+    } else if target == "*" && method == Method::Options {
+        return Ok(("*", None));
+    } else {
+        let after_scheme = strip_scheme(target).ok_or(Refusal::BAD_REQUEST)?;
+        match after_scheme.find(['/', '?']) {
+            // An absolute-form without a path means "/"; with an authority only if there is one.
+            Some(0) | None if after_scheme.is_empty() || after_scheme.starts_with(['/', '?']) => {
+                return Err(Refusal::BAD_REQUEST);
+            }
+            Some(at) if after_scheme.as_bytes()[at] == b'/' => &after_scheme[at..],
+            Some(at) => return Ok(("/", Some(&after_scheme[at + 1..]))),
+            None => return Ok(("/", None)),
+        }
+    };
+    if origin.contains('#') {
+        return Err(Refusal::BAD_REQUEST); // a fragment is never sent
+    }
+    match origin.split_once('?') {
+        Some((path, query)) => Ok((path, Some(query))),
+        None => Ok((origin, None)),
+    }
+}
+
+fn strip_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)
+}
+
+/// What the headers said so far, where a second one or a combination matters.
+#[derive(Default)]
+struct Seen {
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Seen {
+    /// One header. The length of the name sorts nearly all out that do not matter here.
+    fn take<'b>(&mut self, head: &mut Head<'b>, name: &str, value: &'b [u8]) -> Result<(), Refusal> {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => self.host(value)?,
+            6 if name.eq_ignore_ascii_case("expect") => expect(head, value)?,
+            9 if name.eq_ignore_ascii_case("x-real-ip") => head.x_real_ip = head.x_real_ip.or(Some(value)),
+            10 if name.eq_ignore_ascii_case("connection") => self.connection(value),
+            10 if name.eq_ignore_ascii_case("user-agent") => head.user_agent = head.user_agent.or(Some(value)),
+            12 if name.eq_ignore_ascii_case("content-type") => head.content_type = head.content_type.or(Some(value)),
+            14 if name.eq_ignore_ascii_case("content-length") => self.content_length(value)?,
+            15 if name.eq_ignore_ascii_case("x-forwarded-for") => head.x_forwarded_for = Some(value),
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => self.transfer_encoding(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 9112, section 3.2: exactly one, and no list.
+    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        let is_host = value.iter().all(|&b| b.is_ascii_graphic() && !matches!(b, b',' | b'/' | b'@' | b'?' | b'#'));
+        if self.host || !is_host {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        self.host = true;
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// RFC 9112, section 6.3, rule 5: digits only. A second one is refused even if it says the same.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        let digits = std::str::from_utf8(value).map_err(|_| Refusal::BAD_REQUEST)?;
+        self.length = Some(digits.parse().map_err(|_| Refusal::BAD_REQUEST)?);
+        Ok(())
+    }
+
+    /// RFC 9112, section 6.1: `chunked`, once and alone, is the only coding spoken here.
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.chunked {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            let last = value.rsplit(|&b| b == b',').next().unwrap_or(b"").trim_ascii();
+            // A coding that we don't know in front of chunked: 501. Chunked not last, mangled or absent: the end of
+            // the body can't be known (section 6.3, rule 4).
+            return Err(if last.eq_ignore_ascii_case(b"chunked") && value.len() > b"chunked".len() {
+                Refusal::NOT_IMPLEMENTED
+            } else if is_token(last) && !contains_ignore_case(value, b"chunked") {
+                Refusal::NOT_IMPLEMENTED
+            } else {
+                Refusal::BAD_REQUEST
+            });
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// What holds for the head as a whole.
+    fn conclude(self, head: &mut Head<'_>) -> Result<(), Refusal> {
+        if head.is_http11 && !self.host {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        if self.chunked && (self.length.is_some() || !head.is_http11) {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        head.framing = if self.chunked { Framing::Chunked } else { Framing::Length(self.length.unwrap_or(0)) };
+        head.keep_alive = !self.close && (head.is_http11 || self.keep_alive);
+        // RFC 9110, section 10.1.1: a 1.0 client's expectation is ignored, and one without a body is none.
+        head.expects_continue &= head.is_http11 && head.framing != Framing::Length(0);
+        Ok(())
+    }
+}
+
+fn expect(head: &mut Head<'_>, value: &[u8]) -> Result<(), Refusal> {
+    if !value.eq_ignore_ascii_case(b"100-continue") {
+        return Err(Refusal::EXPECTATION_FAILED);
+    }
+    head.expects_continue = true;
+    Ok(())
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H: &str = "Host: a\r\n";
+
+    /// Parses whole and, first, cut at every byte: a cut head is partial or refused for the same reason.
+    fn check(input: &str, expect: Result<(), Refusal>) -> Option<Head<'_>> {
+        let bytes = input.as_bytes();
+        for cut in 0..bytes.len() {
+            match parse(&bytes[..cut]) {
+                Ok(Parsed::Partial) => {}
+                Ok(Parsed::Complete(head)) => panic!("{input:?} is complete at {cut}: {head:?}"),
+                Err(refusal) => assert_eq!(Err(refusal), expect, "{input:?} cut at {cut}"),
+            }
+        }
+        match (parse(bytes), expect) {
+            (Ok(Parsed::Complete(head)), Ok(())) => {
+                assert_eq!(head.bytes, bytes.len());
+                Some(head)
+            }
+            (Err(refusal), Err(expect)) => {
+                assert_eq!(refusal, expect, "{input:?}");
+                None
+            }
+            (got, expect) => panic!("{input:?}: {got:?}, not {expect:?}"),
+        }
+    }
+
+    fn good(line: &str, headers: &str) -> Head<'static> {
+        check(String::leak(format!("{line}\r\n{headers}\r\n")), Ok(())).unwrap()
+    }
+
+    fn bad(line: &str, headers: &str, refusal: Refusal) {
+        assert!(check(String::leak(format!("{line}\r\n{headers}\r\n")), Err(refusal)).is_none());
+    }
+
+    #[test]
+    fn targets() {
+        let check = |target: &str, path: &str, query: Option<&str>| {
+            let head = good(&format!("GET {target} HTTP/1.1"), H);
+            assert_eq!((head.path, head.query), (path, query), "{target}");
+        };
+        check("/", "/", None);
+        check("/abc?x=1&y", "/abc", Some("x=1&y"));
+        check("/a?", "/a", Some(""));
+        check("http://h/p?q", "/p", Some("q"));
+        check("HTTP://h:80", "/", None);
+        check("http://h?q", "/", Some("q"));
+        check("/a%2Fb", "/a%2Fb", None);
+        assert_eq!(good("OPTIONS * HTTP/1.1", H).path, "*");
+        for target in ["*", "abc", "h:80", "ftp://h/", "http:///p", "http://", "/a#b"] {
+            bad(&format!("GET {target} HTTP/1.1"), H, Refusal::BAD_REQUEST);
+        }
+    }
+
+    #[test]
+    fn methods() {
+        let check = |token: &str, method| assert_eq!(good(&format!("{token} / HTTP/1.1"), H).method, method);
+        check("GET", Method::Get);
+        check("HEAD", Method::Head);
+        check("POST", Method::Post);
+        check("PUT", Method::Put);
+        check("DELETE", Method::Delete);
+        check("OPTIONS", Method::Options);
+        check("PATCH", Method::Other);
+        check("get", Method::Other);
+    }
+
+    #[test]
+    fn framing() {
+        let check = |headers: &str, framing| {
+            assert_eq!(good("POST / HTTP/1.1", &format!("{H}{headers}\r\n")).framing, framing, "{headers}");
+        };
+        check("X: y", Framing::Length(0));
+        check("Content-Length: 0", Framing::Length(0));
+        check("content-length:  12  ", Framing::Length(12));
+        check("Transfer-Encoding: chunked", Framing::Chunked);
+        check("transfer-encoding: CHUNKED", Framing::Chunked);
+        let refuse = |headers: &str, refusal| bad("POST / HTTP/1.1", &format!("{H}{headers}\r\n"), refusal);
+        for headers in [
+            "Content-Length: ",
+            "Content-Length: +1",
+            "Content-Length: -1",
+            "Content-Length: 1a",
+            "Content-Length: 0x1",
+            "Content-Length: 1, 1",
+            "Content-Length: 99999999999999999999",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked, identity",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: ",
+            "Transfer-Encoding: \"chunked\"",
+        ] {
+            refuse(headers, Refusal::BAD_REQUEST);
+        }
+        for headers in ["Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip", "Transfer-Encoding: identity"] {
+            refuse(headers, Refusal::NOT_IMPLEMENTED);
+        }
+        bad("POST / HTTP/1.0", "Transfer-Encoding: chunked\r\n", Refusal::BAD_REQUEST);
+    }
+
+    #[test]
+    fn hosts() {
+        assert!(good("GET / HTTP/1.0", "").path == "/");
+        for headers in
+            ["", "Host: a\r\nHost: a\r\n", "Host: a, b\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: u@h\r\n"]
+        {
+            bad("GET / HTTP/1.1", headers, Refusal::BAD_REQUEST);
+        }
+        good("GET / HTTP/1.1", "Host:\r\n");
+        good("GET / HTTP/1.1", "Host: [::1]:8080\r\n");
+    }
+
+    #[test]
+    fn persistence() {
+        let check = |version: &str, headers: &str, keep_alive| {
+            let head = good(&format!("GET / {version}"), &format!("{H}{headers}"));
+            assert_eq!(head.keep_alive, keep_alive, "{version} {headers}");
+        };
+        check("HTTP/1.1", "", true);
+        check("HTTP/1.1", "Connection: close\r\n", false);
+        check("HTTP/1.1", "Connection: foo, Close\r\n", false);
+        check("HTTP/1.1", "Connection: keep-alive\r\n", true);
+        check("HTTP/1.1", "Connection: keep-alive\r\nConnection: close\r\n", false);
+        check("HTTP/1.0", "", false);
+        check("HTTP/1.0", "Connection: Keep-Alive\r\n", true);
+    }
+
+    #[test]
+    fn expectations() {
+        let head = good("POST / HTTP/1.1", &format!("{H}Expect: 100-Continue\r\nContent-Length: 1\r\n"));
+        assert!(head.expects_continue);
+        assert!(!good("POST / HTTP/1.1", &format!("{H}Expect: 100-continue\r\n")).expects_continue);
+        assert!(!good("POST / HTTP/1.0", "Expect: 100-continue\r\nContent-Length: 1\r\n").expects_continue);
+        bad("POST / HTTP/1.1", &format!("{H}Expect: tea\r\n"), Refusal::EXPECTATION_FAILED);
+    }
+
+    #[test]
+    fn bad_syntax() {
+        for (line, headers) in [
+            ("GET /", H),
+            ("GET  / HTTP/1.1", H),
+            ("G@T / HTTP/1.1", H),
+            ("GET / HTTP/1.1 ", H),
+            ("GET / HTTX/1.1", H),
+            ("GET / http/1.1", H),
+            ("GET /\u{1} HTTP/1.1", H),
+            ("GET / HTTP/1.1", "Host : a\r\n"),
+            ("GET / HTTP/1.1", "Host: a\r\n b\r\n"),
+            ("GET / HTTP/1.1", "Host: a\r\nX: \0\r\n"),
+            ("GET / HTTP/1.1", "Host: a\r\n: x\r\n"),
+            ("GET / HTTP/1.1", "Host: a\r\nnocolon\r\n"),
+        ] {
+            bad(line, headers, Refusal::BAD_REQUEST);
+        }
+        bad("GET / HTTP/2.0", H, Refusal::VERSION_NOT_SUPPORTED);
+        bad("GET / HTTP/1.2", H, Refusal::VERSION_NOT_SUPPORTED);
+    }
+
+    #[test]
+    fn sizes() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(TARGET_BYTES_MAX));
+        assert_eq!(parse(format!("{long}{H}\r\n").as_bytes()).unwrap_err(), Refusal::URI_TOO_LONG);
+        assert_eq!(parse(&[b'a'; TARGET_BYTES_MAX + 30]).unwrap_err(), Refusal::URI_TOO_LONG);
+        let headers = "X: y\r\n".repeat(HEADERS_MAX);
+        let many = format!("GET / HTTP/1.1\r\n{H}{headers}\r\n");
+        assert_eq!(parse(many.as_bytes()).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
+        let wide = format!("GET / HTTP/1.1\r\n{H}X: {}", "y".repeat(READ_BUFFER_BYTES));
+        assert_eq!(parse(&wide.as_bytes()[..READ_BUFFER_BYTES]).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
+    }
+
+    #[test]
+    fn known_headers() {
+        let head = good(
+            "GET / HTTP/1.1",
+            "Host: a\r\nUser-Agent: u\r\nX-Real-IP: 1\r\nX-Forwarded-For: 2\r\nx-forwarded-for: 3\r\nContent-Type: t\r\n",
+        );
+        assert_eq!(head.user_agent, Some(&b"u"[..]));
+        assert_eq!(head.x_real_ip, Some(&b"1"[..]));
+        assert_eq!(head.x_forwarded_for, Some(&b"3"[..]));
+        assert_eq!(head.content_type, Some(&b"t"[..]));
+    }
+}

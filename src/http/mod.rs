@@ -1,0 +1,20 @@
+//! The HTTP/1.1 server: sockets in, requests to a [`Service`], answers out. Knows nothing of what it serves.
+//!
+//! The bytes come in at [`conn`], one coroutine a connection. [`head`] and [`body`] are pure: bytes in, state out.
+
+mod body;
+mod buffer;
+mod conn;
+pub mod date;
+pub mod head;
+mod listener;
+pub mod response;
+mod server;
+mod watch;
+
+pub use buffer::bodies_bytes;
+pub use head::{Method, Request};
+pub use listener::{BindError, Bound, ListenAddress};
+pub use response::{Refusal, Response};
+pub use server::{Options, Server, Service, Stats};
+pub use watch::CloseReason;

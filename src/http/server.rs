@@ -1,0 +1,155 @@
+//! The server as a whole: what it serves, its options, its figures, its end.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::head::{Head, Request};
+use super::listener::{self, Bound, Listening};
+use super::response::{Refusal, Response};
+use super::watch::{CloseReason, Watch};
+use crate::limits;
+
+/// What a server serves. Called on the connection's coroutine: it may wait for slots, but never block the thread.
+pub trait Service: Send + Sync + 'static {
+    /// The largest body that a request with this head may carry, in bytes, and the refusal for a larger one.
+    fn body_limit(&self, head: &Head<'_>) -> (usize, Refusal);
+    /// Answers a request.
+    fn call(&self, request: &Request<'_>, response: &mut Response<'_>);
+    /// Hears of a request that the server answered on its own.
+    fn refused(&self, refusal: Refusal);
+    /// Hears of a panic in `call`, which was answered with a 500.
+    fn panicked(&self, request: &Request<'_>, what: &str);
+}
+
+/// Bounds that an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// Without the client taking a byte of the answer.
+    pub write_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX_DEFAULT,
+            head_timeout: limits::HEAD_TIMEOUT_DEFAULT,
+            body_timeout: limits::BODY_TIMEOUT_DEFAULT,
+            idle_timeout: limits::IDLE_TIMEOUT_DEFAULT,
+            write_timeout: limits::WRITE_TIMEOUT_DEFAULT,
+        }
+    }
+}
+
+/// Figures of a server, counted since its start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections open now.
+    pub open: AtomicUsize,
+    /// Connections answered with 503 at the connection limit.
+    pub over_limit: AtomicU64,
+    /// Failures of accept for want of descriptors or memory.
+    pub accept_errors: AtomicU64,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+}
+
+impl Stats {
+    pub(super) fn count_close(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that ended for this reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// What all coroutines of a server share.
+pub(super) struct Shared<S> {
+    pub service: Arc<S>,
+    pub options: Options,
+    pub stats: Arc<Stats>,
+    pub watch: Arc<Watch>,
+    pub is_draining: AtomicBool,
+    /// Told when the last connection ends.
+    ended: (Mutex<()>, Condvar),
+}
+
+impl<S> Shared<S> {
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection in, unless there are as many as allowed.
+    pub fn admit(&self) -> bool {
+        if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max {
+            self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.stats.open.fetch_add(1, Ordering::Relaxed);
+        self.stats.accepted.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Counts a connection out.
+    pub fn leave(&self) {
+        if self.stats.open.fetch_sub(1, Ordering::Relaxed) == 1 && self.is_draining() {
+            drop(self.ended.0.lock());
+            self.ended.1.notify_all();
+        }
+    }
+}
+
+/// A server that runs.
+pub struct Server<S: Service> {
+    shared: Arc<Shared<S>>,
+    listening: Vec<Listening>,
+}
+
+impl<S: Service> Server<S> {
+    /// Serves on all of `bound`, on coroutines. `stats` may be looked at by others.
+    pub fn start(bound: Vec<Bound>, service: Arc<S>, options: Options, stats: Arc<Stats>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            service,
+            options,
+            stats,
+            watch: Watch::start()?,
+            is_draining: AtomicBool::new(false),
+            ended: (Mutex::new(()), Condvar::new()),
+        });
+        let listening =
+            bound.into_iter().map(|bound| listener::listen(bound, Arc::clone(&shared))).collect::<Result<_, _>>()?;
+        Ok(Self { shared, listening })
+    }
+
+    /// Stops accepting, lets requests in flight be finished and closes all else. Returns whether everything ended
+    /// within `limit`. To be called from a plain thread.
+    pub fn drain(self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        self.shared.is_draining.store(true, Ordering::Relaxed);
+        self.listening.iter().for_each(Listening::wake);
+        let accepting_ended = self.listening.into_iter().all(|listening| listening.wait_closed(limit));
+        self.shared.watch.wake_all();
+        let (lock, told) = &self.shared.ended;
+        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.shared.stats.open.load(Ordering::Relaxed) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.shared.watch.stop();
+        accepting_ended && self.shared.stats.open.load(Ordering::Relaxed) == 0
+    }
+}

@@ -1,0 +1,154 @@
+//! Deadlines of connections, and the ticker that looks after them.
+//!
+//! A connection writes down until when it may wait: one relaxed store. An OS thread looks at all of them ten times a
+//! second and wakes those whose time is up; no timer is set on the hot path. The same thread keeps the coarse clock and
+//! the date.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use may::io::WaitIoWaker;
+use slab::Slab;
+
+use super::date;
+use crate::limits::TICK;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed it, between requests or in the middle of one.
+    ByPeer,
+    /// The client asked for it, or speaks HTTP/1.0.
+    AsAsked,
+    /// A refused request: nothing behind it can be trusted.
+    Refused,
+    /// No request came.
+    IdleTimeout,
+    /// A head did not end in time.
+    HeadTimeout,
+    /// A body did not end in time.
+    BodyTimeout,
+    /// The client took none of its answer for too long.
+    WriteTimeout,
+    /// The socket failed.
+    SocketError,
+    /// The server is shutting down.
+    Draining,
+}
+
+impl CloseReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::ByPeer,
+        Self::AsAsked,
+        Self::Refused,
+        Self::IdleTimeout,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+        Self::WriteTimeout,
+        Self::SocketError,
+        Self::Draining,
+    ];
+
+    /// The reason's name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ByPeer => "by_peer",
+            Self::AsAsked => "as_asked",
+            Self::Refused => "refused",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::SocketError => "socket_error",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Milliseconds since the ticker began, as of the last tick.
+static NOW_MS: AtomicU64 = AtomicU64::new(0);
+
+fn now_ms() -> u64 {
+    NOW_MS.load(Ordering::Relaxed)
+}
+
+/// What the ticker knows of a connection.
+pub(super) struct Watched {
+    /// Until when it may wait, in milliseconds of the coarse clock.
+    deadline_ms: AtomicU64,
+    waker: WaitIoWaker,
+}
+
+impl Watched {
+    /// Lets the connection wait for `limit` from now on.
+    pub fn arm(&self, limit: Duration) {
+        self.deadline_ms.store(now_ms() + limit.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the time is up.
+    pub fn is_expired(&self) -> bool {
+        self.deadline_ms.load(Ordering::Relaxed) <= now_ms()
+    }
+}
+
+/// All connections of a server.
+#[derive(Default)]
+pub(super) struct Watch {
+    connections: Mutex<Slab<Arc<Watched>>>,
+    is_stopped: AtomicBool,
+}
+
+impl Watch {
+    /// Starts the ticker. It ends when `stop` was called.
+    pub fn start() -> std::io::Result<Arc<Self>> {
+        let watch = Arc::new(Self::default());
+        date::tick();
+        let ticking = Arc::clone(&watch);
+        thread::Builder::new().name("snip-ticker".into()).spawn(move || ticking.run())?;
+        Ok(watch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Watched>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection, with a deadline that is armed before it first waits. Gives the number to remove it by.
+    pub fn add(&self, waker: WaitIoWaker) -> (usize, Arc<Watched>) {
+        let watched = Arc::new(Watched { deadline_ms: AtomicU64::new(u64::MAX), waker });
+        let number = self.lock().insert(Arc::clone(&watched));
+        (number, watched)
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&self, number: usize) {
+        self.lock().try_remove(number);
+    }
+
+    /// Wakes all connections, so that each sees what has changed.
+    pub fn wake_all(&self) {
+        self.lock().iter().for_each(|(_, watched)| watched.waker.wakeup());
+    }
+
+    /// Ends the ticker.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn run(&self) {
+        // The clock is shared by all servers of the process (tests run several) and only ever moves forward.
+        let began = Instant::now() - Duration::from_millis(now_ms());
+        while !self.is_stopped.load(Ordering::Relaxed) {
+            thread::sleep(TICK);
+            NOW_MS.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+            date::tick();
+            for (_, watched) in self.lock().iter() {
+                if watched.is_expired() {
+                    watched.waker.wakeup();
+                }
+            }
+        }
+    }
+}
