@@ -2,9 +2,16 @@
 //!
 //! The modules in reading order; each knows only those above it in this list (see `docs/architecture.md`):
 
-pub mod error;
-pub mod http;
 pub mod limits;
+pub mod error;
 pub mod model;
 pub mod runtime;
 pub mod store;
+pub mod seed;
+pub mod http;
+pub mod links;
+pub mod clicks;
+pub mod log;
+pub mod metrics;
+pub mod api;
+pub mod config;

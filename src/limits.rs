@@ -53,7 +53,7 @@ pub const UPLOAD_FILE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// The whole multipart body around that file: boundaries, part headers, small other fields.
 pub const UPLOAD_BODY_BYTES_MAX: usize = UPLOAD_FILE_BYTES_MAX + 64 * 1024;
 /// Memory of all bodies that outgrew their read buffer, over all connections. Past it 503.
-pub const BODIES_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const BODIES_TOTAL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A chunk-size line with its extensions, and the whole trailer section. Past it 400.
 pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// Bytes read and thrown away after a refusal, so that the client sees the answer and not a reset connection.
@@ -74,6 +74,33 @@ pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub const TICK: Duration = Duration::from_millis(100);
 /// Levels of nesting in JSON from the network; deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 32;
+
+// ---- Links and clicks -------------------------------------------------------------------------------------------
+
+/// Memory of the in-process cache of links, keys, values and bookkeeping included.
+pub const LINKS_LOCAL_BYTES: u64 = 16 * 1024 * 1024;
+/// What one cached link costs beside its code and its target: table slot, queue entry, allocation headers.
+pub const LINK_OVERHEAD_BYTES: u64 = 160;
+/// Codes remembered as unknown or inactive. They have a cache of their own, so that a scan of random codes cannot push
+/// real links out.
+pub const ABSENT_CODES_MAX: usize = 4096;
+/// How long a cached link is served before the store is asked again: the bound on staleness when somebody else than this
+/// process writes to the store.
+pub const LINK_TTL: Duration = Duration::from_secs(10);
+/// The same for codes remembered as unknown or inactive.
+pub const ABSENT_TTL: Duration = Duration::from_secs(1);
+/// Clicks waiting to be stored. Past it a click is shed: counted, not stored; the redirect goes on.
+pub const CLICKS_QUEUE_MAX: usize = 65_536;
+/// Clicks stored in one transaction.
+pub const CLICKS_BATCH_MAX: usize = 4096;
+/// How long a click waits for others to share its transaction.
+pub const CLICKS_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a read of events waits for the clicks before it.
+pub const CLICKS_FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+/// Pause before clicks that the store refused are offered again: from this, doubled each time, up to the next.
+pub const CLICKS_RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two offers.
+pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
 
 // ---- Log -------------------------------------------------------------------------------------------------------
 
@@ -113,6 +140,7 @@ pub const SQLITE_QUEUE_JOBS: usize = 1024;
 /// Jobs that share one SQLite transaction (group commit).
 pub const SQLITE_BATCH_JOBS: usize = 256;
 
+const _: () = assert!(CLICKS_BATCH_MAX <= CLICKS_QUEUE_MAX);
 const _: () = assert!(STACK_POOL_COUNT <= CONNECTIONS_MAX_CEILING);
 const _: () = assert!(TARGET_BYTES_MAX < READ_BUFFER_BYTES);
 const _: () = assert!(BODY_BYTES_MAX <= UPLOAD_BODY_BYTES_MAX && UPLOAD_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX);

@@ -270,15 +270,11 @@ impl Seen {
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
             let last = value.rsplit(|&b| b == b',').next().unwrap_or(b"").trim_ascii();
-            // A coding that we don't know in front of chunked: 501. Chunked not last, mangled or absent: the end of
-            // the body can't be known (section 6.3, rule 4).
-            return Err(if last.eq_ignore_ascii_case(b"chunked") && value.len() > b"chunked".len() {
-                Refusal::NOT_IMPLEMENTED
-            } else if is_token(last) && !contains_ignore_case(value, b"chunked") {
-                Refusal::NOT_IMPLEMENTED
-            } else {
-                Refusal::BAD_REQUEST
-            });
+            let is_chunked_last = last.eq_ignore_ascii_case(b"chunked");
+            // A coding that we don't know, alone or in front of chunked: 501. Chunked not last, mangled or empty: the
+            // end of the body can't be known (section 6.3, rule 4).
+            let is_unknown = is_chunked_last || (is_token(last) && !contains_ignore_case(value, b"chunked"));
+            return Err(if is_unknown { Refusal::NOT_IMPLEMENTED } else { Refusal::BAD_REQUEST });
         }
         self.chunked = true;
         Ok(())

@@ -1,0 +1,65 @@
+//! `GET /<short_code>`: what the product exists for.
+
+use std::time::Instant;
+
+use super::{Api, Handled, reply, store_error};
+use crate::http::{Method, Request, Response};
+use crate::limits::{SHORT_CODE_CHARS_MAX, USER_AGENT_BYTES_MAX};
+use crate::model::{Click, Timestamp};
+
+const FOUND_HIT: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: HIT\r\n";
+const FOUND_MISS: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: MISS\r\n";
+
+impl Api {
+    pub(super) fn redirect(
+        &self, code: &str, request: &Request<'_>, response: &mut Response<'_>, now: Instant,
+    ) -> Handled {
+        // What can't be a code is not worth a question, nor a place in the cache.
+        if code.chars().count() > SHORT_CODE_CHARS_MAX {
+            return Err(reply::URL_NOT_FOUND);
+        }
+        let resolved = self.links.resolve(code, now).map_err(store_error)?;
+        let link = resolved.link.ok_or(reply::URL_NOT_FOUND)?;
+        response.head(if resolved.is_hit { FOUND_HIT } else { FOUND_MISS });
+        if !response.header("Location", link.original_url.as_bytes()) {
+            // Validation refuses such targets; another program must have written this one.
+            tracing::error!(url_id = link.url_id, "the stored URL has control characters and can't be followed");
+            return Err(reply::INTERNAL);
+        }
+        response.empty();
+        if request.head.method == Method::Get {
+            self.metrics.redirects.inc();
+            self.clicks.record(Click {
+                url_id: link.url_id,
+                user_id: link.user_id,
+                at: Timestamp::now(),
+                client: self.trusted_proxies.client(request),
+                user_agent: request.head.user_agent.map(user_agent),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The text that is kept: what is not UTF-8 is replaced, what is too long is cut.
+fn user_agent(value: &[u8]) -> Box<str> {
+    let text = String::from_utf8_lossy(value);
+    let mut end = text.len().min(USER_AGENT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_agents_are_cut_at_a_character() {
+        assert_eq!(&*user_agent(b"curl/8"), "curl/8");
+        assert_eq!(&*user_agent(b"a\xffb"), "a\u{fffd}b");
+        let long = format!("{}é", "x".repeat(USER_AGENT_BYTES_MAX - 1));
+        assert_eq!(user_agent(long.as_bytes()).len(), USER_AGENT_BYTES_MAX - 1);
+    }
+}
