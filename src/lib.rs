@@ -8,3 +8,5 @@ pub mod limits;
 pub mod model;
 pub mod runtime;
 pub mod store;
+
+pub mod seed;
