@@ -59,6 +59,10 @@ fn usernames(store: &SqliteStore) -> Vec<String> {
     store.users(FIRST_PAGE).unwrap().into_iter().map(|user| user.username).collect()
 }
 
+fn usernames_within(db: &Connection) -> Vec<String> {
+    queries::users(db, FIRST_PAGE).unwrap().into_iter().map(|user| user.username).collect()
+}
+
 /// Runs `test` while the store's thread is held up inside a job of `access`; what `test` queues is one batch behind it.
 fn while_held<T>(store: &SqliteStore, access: Access, test: impl FnOnce() -> T) -> (T, StoreResult<()>) {
     let (entered, has_entered): (Sender<()>, Receiver<()>) = channel();
@@ -379,8 +383,9 @@ fn a_panic_is_its_callers_alone() {
         let before = queue(store, |db| queries::create_user(db, new_user("before")));
         let panics = queue(store, |db| {
             queries::create_user(db, new_user("half"))?;
-            let nothing: Option<()> = None;
-            nothing.expect("on purpose");
+            if usernames_within(db).contains(&"half".into()) {
+                panic!("on purpose");
+            }
             Ok(())
         });
         let after = queue(store, |db| queries::create_user(db, new_user("after")));
@@ -492,10 +497,11 @@ fn plan(db: &Connection, sql: &str) -> String {
     lines.join("; ")
 }
 
-fn check_plans(db: &Connection) {
+/// With `statistics` SQLite may know a better index, but must still neither sort nor read whole tables.
+fn check_plans(db: &Connection, statistics: bool) {
     let check = |sql: &str, expected: &str| {
         let plan = plan(db, sql);
-        assert!(plan.starts_with(expected), "{sql}\nplan: {plan}\nwanted: {expected}");
+        assert!(statistics || plan.starts_with(expected), "{sql}\nplan: {plan}\nwanted: {expected}");
         assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}\nplan: {plan}");
     };
     check(queries::sql!("users_list"), "SEARCH users USING INTEGER PRIMARY KEY (rowid>?)");
@@ -529,7 +535,7 @@ fn check_plans(db: &Connection) {
 #[test]
 fn lists_use_their_indexes_and_never_sort() {
     let temporary = Temporary::new();
-    check_plans(&temporary.client());
+    check_plans(&temporary.client(), false);
     // With rows and statistics too, which a database administrator may have gathered.
     let client = temporary.client();
     let mut insert = client.prepare("INSERT INTO urls (short_code, original_url) VALUES (?1, '')").unwrap();
@@ -541,5 +547,5 @@ fn lists_use_their_indexes_and_never_sort() {
         insert.execute(params![n % 50, n % 20, "redirect"]).unwrap();
     }
     client.execute_batch("ANALYZE").unwrap();
-    check_plans(&temporary.client());
+    check_plans(&temporary.client(), true);
 }
