@@ -139,6 +139,24 @@ pub const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
 pub const SQLITE_QUEUE_JOBS: usize = 1024;
 /// Jobs that share one SQLite transaction (group commit).
 pub const SQLITE_BATCH_JOBS: usize = 256;
+/// How long the SQLite thread waits for another process's lock; then writers get 503. Everything queued waits with it,
+/// so it is shorter than what `/health` grants.
+pub const SQLITE_LOCK_WAIT: Duration = Duration::from_millis(500);
+/// Prepared statements kept by the SQLite thread: more than there are, so that each is compiled once.
+pub const SQLITE_STATEMENTS: usize = 64;
+/// Memory for pages of the SQLite file, in KiB.
+pub const SQLITE_PAGE_CACHE_KIB: i64 = 4096;
+/// Bytes that the write-ahead log of SQLite keeps on disk after a checkpoint; a burst may make it longer for a while.
+pub const SQLITE_WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
+
+// ---- Seed ------------------------------------------------------------------------------------------------------
+
+/// Bytes of one CSV file of `snip seed`; a longer one is refused, since the data set is held in memory.
+pub const SEED_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bad rows that `snip seed` lists; of the rest it tells the number.
+pub const SEED_PROBLEMS_MAX: usize = 20;
+/// Characters of a bad value that `snip seed` shows.
+pub const SEED_SHOWN_CHARS_MAX: usize = 40;
 
 const _: () = assert!(CLICKS_BATCH_MAX <= CLICKS_QUEUE_MAX);
 const _: () = assert!(STACK_POOL_COUNT <= CONNECTIONS_MAX_CEILING);
@@ -148,3 +166,4 @@ const _: () = assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING);
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
+const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());

@@ -1,0 +1,1 @@
+SELECT timestamp FROM events WHERE id = ?1

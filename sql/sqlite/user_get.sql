@@ -1,0 +1,1 @@
+SELECT id, username, email, created_at FROM users WHERE id = ?1
