@@ -28,6 +28,8 @@ pub const OFFLOAD_THREADS: usize = 1;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
 /// More than this cannot be configured: the kernel's memory maps would run out.
 pub const CONNECTIONS_MAX_CEILING: usize = 30_000;
+/// File descriptors beside those of the connections: listeners, the store's files, epoll, the log.
+pub const DESCRIPTORS_RESERVE: u64 = 128;
 /// Connections the kernel may queue before they are accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Connections accepted in a row before the accept loop lets the others run.
@@ -99,6 +101,8 @@ pub const CLICKS_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 pub const CLICKS_FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// Pause before clicks that the store refused are offered again: from this, doubled each time, up to the next.
 pub const CLICKS_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Time for the last clicks at shutdown, even if the drain has used all of its own.
+pub const CLICKS_CLOSE_MIN: Duration = Duration::from_secs(2);
 /// The longest pause between two offers.
 pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
 

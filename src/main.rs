@@ -1,1 +1,181 @@
-fn main() {}
+//! The command line: `snip serve`, `migrate`, `seed`, `healthcheck`.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use snip::api::Api;
+use snip::clicks::Clicks;
+use snip::config::{Cli, Command, HealthcheckArgs, SeedArgs, ServeArgs, StoreArgs};
+use snip::http::{Bound, ListenAddress, Server};
+use snip::limits;
+use snip::links::Links;
+use snip::metrics::Metrics;
+use snip::store::Store;
+use snip::store::sqlite::SqliteStore;
+use snip::{log, seed};
+
+/// How long `healthcheck` waits for each step.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(&args),
+        Some(Command::Migrate(args)) => migrate(&args),
+        Some(Command::Seed(args)) => run_seed(&args),
+        Some(Command::Healthcheck(args)) => healthcheck(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Alternate form: the whole chain of causes on one line, without a backtrace.
+            let _ = writeln!(std::io::stderr(), "snip: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    // With nobody to read it there is nothing to be done.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn open_store(args: &StoreArgs) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(Arc::new(SqliteStore::open(&args.sqlite_file())?))
+}
+
+fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    // Signals first: one that comes during the start is not to kill the process half-way.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
+    let _log = log::start(args.log_level, args.log_format);
+    // A connection is a descriptor; the default of 1024 would be the limit before ours is.
+    let descriptors = args.http_options().connections_max as u64 + limits::DESCRIPTORS_RESERVE;
+    if rlimit::increase_nofile_limit(descriptors).map_or(true, |allowed| allowed < descriptors) {
+        tracing::warn!(
+            wanted = descriptors,
+            "the system allows fewer file descriptors than connections; see ulimit -n"
+        );
+    }
+    let store = open_store(&args.store)?;
+    let bound = args.listen().iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
+    announce(args, &bound);
+
+    let connections = Arc::default();
+    let api = Arc::new(Api::new(
+        Arc::clone(&store),
+        Links::new(Arc::clone(&store), limits::LINKS_LOCAL_BYTES),
+        Clicks::start(Arc::clone(&store)).context("cannot start the thread that stores clicks")?,
+        Metrics::new().context("cannot set up the metrics")?,
+        Arc::clone(&connections),
+        args.trusted_proxies.clone(),
+    ));
+    let server =
+        Server::start(bound, Arc::clone(&api), args.http_options(), connections).context("cannot start to serve")?;
+
+    let signal = signals.forever().next();
+    tracing::info!(signal, "shutting down: requests in flight are finished, no new ones taken");
+    // A second signal means it.
+    std::thread::spawn(move || signals.forever().next().map(|_| std::process::exit(130)));
+    shut_down(server, &api, args.drain_timeout)
+}
+
+fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    api.start_draining();
+    if !server.drain(limit) {
+        tracing::warn!("the drain timeout passed; connections that are still open are cut");
+    }
+    let left = deadline.saturating_duration_since(Instant::now()).max(limits::CLICKS_CLOSE_MIN);
+    match api.close(left) {
+        0 => tracing::info!("stopped"),
+        lost => bail!("{lost} clicks are lost: the store did not take them within the drain timeout"),
+    }
+    Ok(())
+}
+
+/// Says where the service is and how to try it.
+fn announce(args: &ServeArgs, bound: &[Bound]) {
+    let file = args.store.sqlite_file();
+    for bound in bound {
+        tracing::info!(address = %bound.address(), store = "sqlite", file = %file.display(), "listening");
+        if let Some(address) = bound.tcp_address().filter(|address| !address.ip().is_loopback()) {
+            tracing::warn!(%address, "reachable from outside this machine, and there is no access control");
+        }
+    }
+    if !args.log_format.is_text() {
+        return;
+    }
+    let at = |address: &ListenAddress| match address {
+        ListenAddress::Tcp(address) => ("", format!("http://{address}")),
+        ListenAddress::Unix(_) => ("--unix-socket ", address.to_string().replacen("unix:", "", 1) + " http://snip"),
+    };
+    let listening: Vec<String> = bound.iter().map(|bound| bound.address().to_string()).collect();
+    say(&format!("Snip {} listens on {}", env!("CARGO_PKG_VERSION"), listening.join(", ")));
+    say(&format!("  store: SQLite, {}", file.display()));
+    if let Some((option, base)) = bound.first().map(|bound| at(bound.address())) {
+        let body = r#"{"url": "https://example.com/hello"}"#;
+        say(&format!("  try:   curl {option}{base}/urls -H 'Content-Type: application/json' -d '{body}'"));
+    }
+}
+
+fn migrate(args: &StoreArgs) -> anyhow::Result<()> {
+    open_store(args)?;
+    say(&format!("The tables of {} are up to date.", args.sqlite_file().display()));
+    Ok(())
+}
+
+fn run_seed(args: &SeedArgs) -> anyhow::Result<()> {
+    if args.generate {
+        let written = seed::generate(&args.dir)?;
+        say(&format!("Wrote {written} to {}", args.dir.display()));
+        return Ok(());
+    }
+    let store = open_store(&args.store)?;
+    let loaded = seed::load(store.as_ref(), &args.dir, args.reset)?;
+    say(&format!("Loaded {loaded}"));
+    Ok(())
+}
+
+/// Asks `/readyz`, with a deadline for each step.
+fn healthcheck(args: &HealthcheckArgs) -> anyhow::Result<()> {
+    let address = args.address().context("no address to ask")?;
+    let status = ask(&address).with_context(|| format!("{address} does not answer"))?;
+    if status != "200" {
+        bail!("{address} is not ready: /readyz answers {status}");
+    }
+    Ok(())
+}
+
+fn ask(address: &ListenAddress) -> anyhow::Result<String> {
+    match address {
+        ListenAddress::Tcp(text) => {
+            let address = text.to_socket_addrs()?.next().context("the host name has no address")?;
+            let stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIMEOUT)?;
+            stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
+            status_of(stream)
+        }
+        ListenAddress::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
+            status_of(stream)
+        }
+    }
+}
+
+fn status_of(mut stream: impl Read + Write) -> anyhow::Result<String> {
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut line = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut line)?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    Ok(line.rsplit(' ').next().unwrap_or_default().to_owned())
+}

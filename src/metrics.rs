@@ -61,7 +61,8 @@ const METHODS: usize = Method::Other as usize + 1;
 const STATUSES: [u16; 17] = [200, 201, 204, 302, 400, 404, 405, 408, 409, 413, 414, 417, 431, 500, 501, 503, 505];
 
 /// Upper bounds in seconds: they resolve 100 µs as well as seconds.
-const BUCKETS: [f64; 14] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+const BUCKETS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// The children of one endpoint and method, made when they are first used.
 #[derive(Default)]

@@ -72,9 +72,7 @@ impl Api {
         self.clicks.close(limit)
     }
 
-    fn handle(
-        &self, route: &Route<'_>, request: &Request<'_>, response: &mut Response<'_>, now: Instant,
-    ) -> Handled {
+    fn handle(&self, route: &Route<'_>, request: &Request<'_>, response: &mut Response<'_>, now: Instant) -> Handled {
         let method = request.head.method;
         if !route.has(method) {
             return Err(match route {
@@ -118,7 +116,10 @@ impl Api {
 
     /// Redirects and probes are counted; everything else also gets a line.
     fn log(&self, endpoint: Endpoint, request: &Request<'_>, status: u16, took: Duration) {
-        let quiet = matches!(endpoint, Endpoint::Redirect | Endpoint::Livez | Endpoint::Readyz | Endpoint::Health | Endpoint::Metrics);
+        let quiet = matches!(
+            endpoint,
+            Endpoint::Redirect | Endpoint::Livez | Endpoint::Readyz | Endpoint::Health | Endpoint::Metrics
+        );
         if quiet && status < 500 {
             return;
         }
@@ -159,7 +160,13 @@ impl Service for Api {
     fn panicked(&self, request: &Request<'_>, what: &str) {
         let Head { method, path, .. } = request.head;
         self.metrics.count(endpoint(&router::route(path)), method, 500);
-        tracing::error!(request_id = self.next_request_id(), method = method.as_str(), path, panic = what, "handler panicked");
+        tracing::error!(
+            request_id = self.next_request_id(),
+            method = method.as_str(),
+            path,
+            panic = what,
+            "handler panicked"
+        );
     }
 }
 

@@ -12,7 +12,11 @@ const FOUND_MISS: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: MISS\r\
 
 impl Api {
     pub(super) fn redirect(
-        &self, code: &str, request: &Request<'_>, response: &mut Response<'_>, now: Instant,
+        &self,
+        code: &str,
+        request: &Request<'_>,
+        response: &mut Response<'_>,
+        now: Instant,
     ) -> Handled {
         // What can't be a code is not worth a question, nor a place in the cache.
         if code.chars().count() > SHORT_CODE_CHARS_MAX {

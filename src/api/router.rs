@@ -142,8 +142,20 @@ mod tests {
         check("/urls%2F5", Route::Url(5));
         check("*", Route::Server);
         for path in [
-            "/", "//", "/users/", "/users/abc", "/users/-1", "/users/+1", "/users/1.0", "/users//", "/urls/1/other",
-            "/urls/1/stats/", "/abc/def", "/%FF", "/%2F", "/users/1/2/3",
+            "/",
+            "//",
+            "/users/",
+            "/users/abc",
+            "/users/-1",
+            "/users/+1",
+            "/users/1.0",
+            "/users//",
+            "/urls/1/other",
+            "/urls/1/stats/",
+            "/abc/def",
+            "/%FF",
+            "/%2F",
+            "/users/1/2/3",
         ] {
             check(path, Route::NotFound);
         }

@@ -60,7 +60,8 @@ fn rows(text: &str) -> Vec<NewUser> {
 
 /// A row, or `None` when it is to be skipped.
 fn user(
-    record: &StringRecord, (username, email, created_at): (Option<usize>, Option<usize>, Option<usize>),
+    record: &StringRecord,
+    (username, email, created_at): (Option<usize>, Option<usize>, Option<usize>),
 ) -> Option<NewUser> {
     let created_at = match created_at.and_then(|at| record.get(at)).map(str::trim) {
         None | Some("") => None,

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::limits::{
-    CLICKS_BATCH_MAX, CLICKS_FLUSH_DEADLINE, CLICKS_FLUSH_INTERVAL, CLICKS_QUEUE_MAX, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
+    CLICKS_BATCH_MAX, CLICKS_FLUSH_DEADLINE, CLICKS_FLUSH_INTERVAL, CLICKS_QUEUE_MAX, CLICKS_RETRY_MAX,
+    CLICKS_RETRY_MIN,
 };
 use crate::model::Click;
 use crate::runtime::{Filler, slot};
@@ -62,7 +63,8 @@ impl Clicks {
     pub fn start(store: Arc<dyn Store>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), news: Condvar::new(), stats: Stats::default() });
         let shipping = Arc::clone(&shared);
-        let shipper = thread::Builder::new().name("snip-clicks".into()).spawn(move || ship(&shipping, store.as_ref()))?;
+        let shipper =
+            thread::Builder::new().name("snip-clicks".into()).spawn(move || ship(&shipping, store.as_ref()))?;
         Ok(Self { shared, shipper: Mutex::new(Some(shipper)) })
     }
 

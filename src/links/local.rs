@@ -96,13 +96,8 @@ impl Local {
     }
 
     /// Links held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.links.len()
-    }
-
-    /// Whether no link is held.
-    pub fn is_empty(&self) -> bool {
-        self.links.is_empty()
     }
 }
 
@@ -135,7 +130,7 @@ mod tests {
             local.insert(&format!("c{n}"), &link(&format!("http://example.com/{n}")), now);
         }
         assert!(local.bytes() <= 100_000, "{}", local.bytes());
-        assert!(local.len() > 100);
+        assert!(local.count() > 100);
     }
 
     #[test]

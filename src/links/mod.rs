@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use ahash::RandomState;
 
-pub use local::{Known, Link};
 use local::Local;
+pub use local::{Known, Link};
 
 use crate::error::{StoreError, StoreResult};
 use crate::limits::STORE_DEADLINE;
@@ -68,7 +68,7 @@ impl Links {
 
     /// Bytes and entries of the in-process cache.
     pub fn local_size(&self) -> (u64, usize) {
-        (self.local.bytes(), self.local.len())
+        (self.local.bytes(), self.local.count())
     }
 
     /// What `code` leads to. `now` is the present, which the caller has at hand.

@@ -1,0 +1,242 @@
+//! What can be set: flags and environment variables, checked once. `docs/configuration.md` explains each.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::TrustedProxies;
+use crate::http::{ListenAddress, Options};
+use crate::limits;
+use crate::log::{Format, Level};
+
+/// Where the server listens when nobody says otherwise: not reachable from outside.
+const LISTEN_DEFAULT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
+
+/// A URL shortener: HTTP/1.1 on coroutines, with an embedded SQLite store by default.
+///
+/// Without a command it serves. Every option may also be given as the environment variable named beside it.
+#[derive(Debug, Parser)]
+#[command(name = "snip", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `serve`.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API (the default)
+    Serve(ServeArgs),
+    /// Bring the store's tables up to date and end
+    Migrate(StoreArgs),
+    /// Load users.csv, urls.csv and events.csv into the store
+    Seed(SeedArgs),
+    /// Ask a running server whether it is ready: exit code 0 if so (for containers)
+    Healthcheck(HealthcheckArgs),
+}
+
+/// Which store.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Folder of the SQLite file; made when it is missing
+    #[arg(long, env = "SNIP_DATA_DIR", value_name = "DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+}
+
+impl StoreArgs {
+    /// The SQLite file.
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.data_dir.join("snip.db")
+    }
+}
+
+/// How `snip serve` serves.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    #[command(flatten)]
+    listen: ListenArgs,
+
+    /// Peers whose X-Forwarded-For and X-Real-IP are believed: addresses, networks, 'loopback', 'unix'
+    #[arg(long, env = "SNIP_TRUSTED_PROXIES", value_name = "LIST", default_value = "loopback,unix")]
+    pub trusted_proxies: TrustedProxies,
+
+    /// Least severe events in the log
+    #[arg(long, env = "LOG_LEVEL", value_enum, ignore_case = true, default_value = "info")]
+    pub log_level: Level,
+
+    /// Form of the log; 'auto' is JSON unless standard output is a terminal
+    #[arg(long, env = "LOG_FORMAT", value_enum, ignore_case = true, default_value = "auto")]
+    pub log_format: Format,
+
+    /// Connections open at once; past it new ones get 503
+    #[arg(long, env = "SNIP_MAX_CONNECTIONS", value_name = "N", value_parser = connections(),
+          default_value_t = limits::CONNECTIONS_MAX_DEFAULT)]
+    max_connections: usize,
+
+    /// Longest time from a request's first byte to the end of its head
+    #[arg(long, env = "SNIP_HEAD_TIMEOUT", value_name = "TIME", value_parser = duration,
+          default_value = "10s")]
+    head_timeout: Duration,
+
+    /// Longest time for a request's body
+    #[arg(long, env = "SNIP_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
+          default_value = "30s")]
+    body_timeout: Duration,
+
+    /// Longest time between two requests on a connection
+    #[arg(long, env = "SNIP_IDLE_TIMEOUT", value_name = "TIME", value_parser = duration,
+          default_value = "75s")]
+    idle_timeout: Duration,
+
+    /// Longest time that a client may leave its answer unread
+    #[arg(long, env = "SNIP_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration,
+          default_value = "30s")]
+    write_timeout: Duration,
+
+    /// Longest time from SIGTERM or Ctrl-C to the end, for requests in flight
+    #[arg(long, env = "SNIP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration,
+          default_value = "30s")]
+    pub drain_timeout: Duration,
+}
+
+impl ServeArgs {
+    /// Where to listen.
+    pub fn listen(&self) -> Vec<ListenAddress> {
+        self.listen.addresses()
+    }
+
+    /// The bounds of the HTTP server.
+    pub fn http_options(&self) -> Options {
+        Options {
+            connections_max: self.max_connections,
+            head_timeout: self.head_timeout,
+            body_timeout: self.body_timeout,
+            idle_timeout: self.idle_timeout,
+            write_timeout: self.write_timeout,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct ListenArgs {
+    /// Where to listen, host:port or unix:/path; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long = "listen", env = "SNIP_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    addresses: Vec<ListenAddress>,
+}
+
+impl ListenArgs {
+    fn addresses(&self) -> Vec<ListenAddress> {
+        if self.addresses.is_empty() {
+            let (host, port) = LISTEN_DEFAULT;
+            return vec![ListenAddress::Tcp(format!("{host}:{port}"))];
+        }
+        self.addresses.clone()
+    }
+}
+
+/// What `snip seed` loads or makes.
+#[derive(Debug, Args)]
+pub struct SeedArgs {
+    /// Folder of the three files
+    #[arg(value_name = "DIR", default_value = "seed_data")]
+    pub dir: PathBuf,
+
+    /// Delete what the store holds first
+    #[arg(long, conflicts_with = "generate")]
+    pub reset: bool,
+
+    /// Write the made-up data set into DIR instead of loading it
+    #[arg(long)]
+    pub generate: bool,
+
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Whom `snip healthcheck` asks.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+impl HealthcheckArgs {
+    /// The address to ask: the first that the server listens on.
+    pub fn address(&self) -> Option<ListenAddress> {
+        self.listen.addresses().into_iter().next()
+    }
+}
+
+fn connections() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=limits::CONNECTIONS_MAX_CEILING as u64).map(|count| count as usize)
+}
+
+/// `10s`, `500ms`, `2m`: a number with its unit, more than nothing.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    parsed.filter(|time| !time.is_zero()).ok_or_else(|| "expected a time such as 10s, 500ms or 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn serve(arguments: &[&str]) -> Result<ServeArgs, String> {
+        let cli = Cli::try_parse_from([&["snip"], arguments].concat()).map_err(|error| error.to_string())?;
+        Ok(match cli.command {
+            Some(Command::Serve(args)) => args,
+            None => cli.serve,
+            Some(other) => return Err(format!("{other:?}")),
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_limits() {
+        let args = serve(&[]).unwrap();
+        assert_eq!(args.http_options(), Options::default());
+        assert_eq!(args.drain_timeout, limits::DRAIN_TIMEOUT_DEFAULT);
+        assert_eq!(args.listen(), vec!["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(args.trusted_proxies, TrustedProxies::default());
+    }
+
+    #[test]
+    fn serve_may_be_left_out() {
+        for command in [&["serve"][..], &[]] {
+            let args = serve(&[command, &["--listen", "127.0.0.1:1,unix:/s", "--listen", "[::1]:2"]].concat()).unwrap();
+            assert_eq!(args.listen().len(), 3);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_told() {
+        let check = |arguments: &[&str], expect: &str| {
+            let error = serve(arguments).unwrap_err();
+            assert!(error.contains(expect), "{arguments:?}: {error}");
+        };
+        check(&["--listen", "8080"], "neither host:port nor unix:/path");
+        check(&["--head-timeout", "0s"], "expected a time such as");
+        check(&["--head-timeout", "soon"], "expected a time such as");
+        check(&["--max-connections", "0"], "1..=30000");
+        check(&["--log-level", "loud"], "possible values");
+        check(&["--unknown"], "unexpected argument");
+        check(&["--trusted-proxies", "10.0.0.0/99"], "neither an address");
+    }
+}
