@@ -55,7 +55,7 @@ fn new_event(url_id: Id, object: &Object<'_>) -> Result<NewEvent, Error> {
     let user_id = given_user_id(object)?;
     let details = match object.get("details") {
         None | Some(Field::Null) => None,
-        Some(Field::Object(text)) => Some((*text).to_owned()),
+        Some(Field::Object(text)) => Some(text.clone().into_owned()),
         Some(_) => return Err(Error::BadRequest("details must be a JSON object")),
     };
     Ok(NewEvent { url_id, user_id, event_type, details })
