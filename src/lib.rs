@@ -5,5 +5,6 @@
 pub mod error;
 pub mod limits;
 pub mod model;
+pub mod pg;
 pub mod runtime;
 pub mod store;

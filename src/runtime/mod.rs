@@ -23,3 +23,15 @@ pub fn init() {
         config.set_pool_capacity(limits::STACK_POOL_COUNT);
     });
 }
+
+/// Starts a coroutine with a stack of its own size, in machine words (a multiple of 512).
+///
+/// May be called from plain threads and from coroutines. The body must follow the rules of the house: nothing that
+/// blocks, no recursion on what a peer sent, no guard or thread-local borrow across a wait.
+pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    #[allow(unsafe_code, reason = "may leaves two promises to the caller of spawn")]
+    // SAFETY: (1) thread-locals are not borrowed across a wait, and with one worker a coroutine stays on its thread;
+    // (2) stacks are sized for their bodies (`limits::*_STACK_WORDS`) and end in a guard page.
+    let spawned = unsafe { may::coroutine::Builder::new().stack_size(stack_words).spawn(body) };
+    spawned.map(drop)
+}
