@@ -134,9 +134,10 @@ impl Conn {
         self.lock().end.is_some()
     }
 
-    /// Queues a batch of statements, which the server carries out as one implicit transaction.
-    pub fn submit(&self, calls: &[Call<'_>]) -> Result<Ticket> {
-        self.enqueue(|queue| queue.write_batch(calls, self.pooler))
+    /// Queues a batch of statements, which the server carries out as one implicit transaction. `unnamed`: in full,
+    /// relying on nothing that was prepared before.
+    pub fn submit(&self, calls: &[Call<'_>], unnamed: bool) -> Result<Ticket> {
+        self.enqueue(|queue| queue.write_batch(calls, unnamed || self.pooler))
     }
 
     /// Queues a text of several statements.
@@ -315,7 +316,7 @@ impl Queue {
         written
     }
 
-    fn write_batch(&mut self, calls: &[Call<'_>], pooler: bool) -> Result<Shape> {
+    fn write_batch(&mut self, calls: &[Call<'_>], unnamed: bool) -> Result<Shape> {
         if calls.is_empty() || calls.len() > limits::PG_BATCH_STATEMENTS {
             let (count, bound) = (calls.len(), limits::PG_BATCH_STATEMENTS);
             return Err(Error::usage(format!("a batch of {count} statements, instead of 1 to {bound}")));
@@ -325,7 +326,7 @@ impl Queue {
         }
         let mut shape = Shape::Batch { closes: self.to_close.len(), parts: SmallVec::new() };
         for call in calls {
-            let part = self.plan(call, pooler);
+            let part = self.plan(call, unnamed);
             let written = write_call(&part, call, &mut self.out);
             if let Shape::Batch { parts, .. } = &mut shape {
                 parts.push(part);
@@ -341,14 +342,13 @@ impl Queue {
 
     /// Decides what must be sent for a call: a statement is parsed at its first use, described until its columns are
     /// known.
-    fn plan(&mut self, call: &Call<'_>, pooler: bool) -> Part {
+    fn plan(&mut self, call: &Call<'_>, unnamed: bool) -> Part {
         let sql = call.statement.sql;
-        if let Some(prepared) = self.statements.get(sql) {
+        if let Some(prepared) = self.statements.get(sql).filter(|_| !unnamed) {
             let describe = prepared.columns.get().is_none();
             return Part { prepared: Arc::clone(prepared), parse: false, describe };
         }
-        let named = !pooler && self.statements.len() < limits::PG_STATEMENTS_MAX;
-        if !named {
+        if unnamed || self.statements.len() >= limits::PG_STATEMENTS_MAX {
             return Part { prepared: Arc::new(Prepared::new(String::new(), sql)), parse: true, describe: true };
         }
         let prepared = Arc::new(Prepared::new(format!("s{}", self.next_name), sql));

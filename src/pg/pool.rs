@@ -22,7 +22,8 @@ use super::statement::{Call, Statement};
 use crate::limits;
 use crate::runtime::{self, Empty, Filler, Slot, slot};
 
-/// How often a request is sent at the most: once more after a connection broke, once more to be prepared anew.
+/// How often a request is sent at the most. The last try relies on nothing prepared: of many callers who share a statement
+/// that cannot be prepared, one alone hears why, and the others that it is not prepared, again and again.
 const TRIES: usize = 3;
 /// A connection that breaks sooner than this counts as one that could not be opened.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -256,7 +257,7 @@ impl Shared {
             if attempt > 0 {
                 count(&self.counters.repeats);
             }
-            error = match self.try_once(limit, begun, calls)? {
+            error = match self.try_once(limit, begun, calls, attempt + 1 == TRIES)? {
                 Answer::Done(results) => return Ok(results),
                 Answer::Failed(error) if may_repeat(&error, calls) => error,
                 Answer::Failed(error) => return Err(error),
@@ -267,10 +268,10 @@ impl Shared {
     }
 
     /// Sends a request over one connection. Fails where another try would fail just the same.
-    fn try_once(&self, limit: Duration, begun: Instant, calls: &[Call<'_>]) -> Result<Answer> {
+    fn try_once(&self, limit: Duration, begun: Instant, calls: &[Call<'_>], unnamed: bool) -> Result<Answer> {
         let conn = self.pick(limit, begun)?;
         let left = share_of(limit, begun.elapsed()).ok_or(Error::TimedOut)?;
-        match conn.submit(calls) {
+        match conn.submit(calls, unnamed) {
             Ok(ticket) => Ok(self.await_answer(&conn, ticket, left)),
             // It ended between the pick and the submission.
             Err(error @ Error::Unavailable { .. }) => Ok(Answer::Retry(error)),
@@ -489,13 +490,13 @@ impl Lease {
         count(&self.shared.counters.queries);
         let conn = self.conn()?;
         for _ in 1..TRIES {
-            match self.shared.await_answer(conn, conn.submit(calls)?, self.limit) {
+            match self.shared.await_answer(conn, conn.submit(calls, false)?, self.limit) {
                 // Rolled back and outside a transaction of the caller's: nothing is lost by sending it again.
                 Answer::Retry(_) => count(&self.shared.counters.repeats),
                 answer => return self.settle(answer),
             }
         }
-        self.settle(self.shared.await_answer(conn, conn.submit(calls)?, self.limit))
+        self.settle(self.shared.await_answer(conn, conn.submit(calls, true)?, self.limit))
     }
 
     fn conn(&self) -> Result<&Arc<Conn>> {
