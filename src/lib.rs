@@ -5,6 +5,7 @@
 pub mod limits;
 pub mod error;
 pub mod model;
+pub mod pg;
 pub mod runtime;
 pub mod store;
 pub mod seed;

@@ -1,0 +1,769 @@
+//! One open session: callers queue requests, one coroutine owns the socket, writes what has gathered in one system call
+//! and hands the replies out in order.
+//!
+//! Whoever queues does the encoding, under the queue's lock, straight into the bytes that will be sent. Callers are
+//! coroutines or plain threads. The coroutine parks only in `wait_io`, and is woken by the socket or by a caller.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use may::io::{CoIo, WaitIo, WaitIoWaker};
+use rustls::ClientConnection;
+use smallvec::SmallVec;
+use socket2::Socket;
+
+use super::config::Config;
+use super::connect::{self, CancelKey, Session};
+use super::error::{Error, QUERY_CANCELED, Result};
+use super::expect::{Broken, Expected, Finished, Outcome, Part, Pending, Prepared, Refusal, Results, Shape};
+use super::statement::Call;
+use super::wire::{self, Next, Status};
+use crate::limits;
+use crate::runtime::{self, Filler, Slot, slot};
+
+/// What the caller of a batch is told.
+pub(super) enum Answer {
+    /// The rows of each statement.
+    Done(Results),
+    /// Refused or broken.
+    Failed(Error),
+    /// Refused for a reason that is not the caller's, and rolled back: it may be sent again.
+    Retry(Error),
+}
+
+/// A caller's place in the queue.
+pub(super) struct Ticket {
+    pub slot: Slot<Answer>,
+    /// The request's number among all of its connection.
+    pub sequence: u64,
+}
+
+/// The filling side of a ticket.
+struct Waiter {
+    filler: Filler<Answer>,
+    /// Cancel requests sent on this connection before the request was queued.
+    cancels_before: u64,
+}
+
+/// An open session, shared by its callers and its coroutine.
+pub(super) struct Conn {
+    queue: Mutex<Queue>,
+    /// Set by the coroutine when it has registered the socket.
+    waker: OnceLock<WaitIoWaker>,
+    /// Requests queued or sent, and not answered.
+    in_flight: AtomicUsize,
+    /// Requests answered, which is also the sequence number of the one that the server is at.
+    completed: AtomicU64,
+    /// Cancel requests sent.
+    cancels: AtomicU64,
+    /// Whether the last reply left a transaction open.
+    in_transaction: AtomicBool,
+    key: Option<CancelKey>,
+    /// Statements are sent unnamed, in full, each time.
+    pooler: bool,
+}
+
+struct Queue {
+    /// Requests not yet taken by the coroutine.
+    out: BytesMut,
+    /// Their entries for the queue of replies.
+    pending: VecDeque<Pending<Waiter>>,
+    /// Bytes ever put into `out`.
+    queued_bytes: u64,
+    /// Requests ever queued: the next one's sequence number.
+    submitted: u64,
+    statements: HashMap<&'static str, Arc<Prepared>, ahash::RandomState>,
+    /// Names of statements that the server may drop.
+    to_close: Vec<String>,
+    next_name: u64,
+    /// Sequence numbers of requests whose callers are gone.
+    abandoned: BTreeSet<u64>,
+    /// Whether a thread sees to them.
+    canceling: bool,
+    /// The coroutine waits for the socket and has nothing to write: a caller must wake it.
+    idle: bool,
+    /// Why the session is over or is to end.
+    end: Option<Error>,
+}
+
+impl Conn {
+    /// Starts the coroutine of an open session. The slot is filled when the session is over.
+    pub fn start(session: Session, pooler: bool) -> Result<(Arc<Self>, Slot<()>)> {
+        let queue = Queue {
+            out: BytesMut::new(),
+            pending: VecDeque::new(),
+            queued_bytes: 0,
+            submitted: 0,
+            statements: HashMap::default(),
+            to_close: Vec::new(),
+            next_name: 0,
+            abandoned: BTreeSet::new(),
+            canceling: false,
+            idle: false,
+            end: None,
+        };
+        let conn = Arc::new(Self {
+            queue: Mutex::new(queue),
+            waker: OnceLock::new(),
+            in_flight: AtomicUsize::new(0),
+            completed: AtomicU64::new(0),
+            cancels: AtomicU64::new(0),
+            in_transaction: AtomicBool::new(false),
+            key: session.key,
+            pooler,
+        });
+        let (over, ended) = slot();
+        let shared = Arc::clone(&conn);
+        runtime::spawn(limits::SOCKET_STACK_WORDS, move || drive(shared, session, ended))
+            .map_err(|error| Error::unsent(format!("no coroutine for the connection: {error}")))?;
+        Ok((conn, over))
+    }
+
+    /// Requests that are not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session is over or about to be.
+    pub fn is_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
+    /// Queues a batch of statements, which the server carries out as one implicit transaction. `unnamed`: in full,
+    /// relying on nothing that was prepared before.
+    pub fn submit(&self, calls: &[Call<'_>], unnamed: bool) -> Result<Ticket> {
+        self.enqueue(|queue| queue.write_batch(calls, unnamed || self.pooler))
+    }
+
+    /// Queues a text of several statements.
+    pub fn submit_script(&self, sql: &str) -> Result<Ticket> {
+        self.enqueue(|queue| wire::write_script(sql, &mut queue.out).map(|()| Shape::Script))
+    }
+
+    /// Ends the session; its callers are told why.
+    pub fn kill(&self, why: Error) {
+        self.lock().end.get_or_insert(why);
+        self.wake();
+    }
+
+    /// Notes that the caller of a request is gone. If the server is at that request, or gets to it, it is asked to
+    /// cancel; if even that does not help, the connection is given up.
+    pub fn abandon(self: &Arc<Self>, sequence: u64, config: &Arc<Config>) {
+        let mut queue = self.lock();
+        if queue.end.is_some() {
+            return;
+        }
+        queue.abandoned.insert(sequence);
+        if queue.canceling {
+            return;
+        }
+        let (conn, config) = (Arc::clone(self), Arc::clone(config));
+        let spawned =
+            thread::Builder::new().name("snip-pg-cancel".into()).spawn(move || conn.cancel_abandoned(&config));
+        // Without a thread the next caller that times out tries again.
+        queue.canceling = spawned.is_ok();
+    }
+
+    /// How many cancel requests were sent.
+    pub fn cancels(&self) -> u64 {
+        self.cancels.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // Without a waker the coroutine has not begun; it looks at the queue when it does.
+        if let Some(waker) = self.waker.get() {
+            waker.wakeup();
+        }
+    }
+
+    fn enqueue(&self, write: impl FnOnce(&mut Queue) -> Result<Shape>) -> Result<Ticket> {
+        let mut queue = self.lock();
+        if let Some(why) = &queue.end {
+            return Err(Error::unsent(why.to_string()));
+        }
+        if self.in_flight() >= limits::PG_IN_FLIGHT_MAX {
+            return Err(Error::Busy);
+        }
+        let base = queue.out.len();
+        let shape = queue.write_bounded(base, write)?;
+
+        let (slot, filler) = slot();
+        let sequence = queue.submitted;
+        let starts_at = queue.queued_bytes;
+        queue.submitted += 1;
+        queue.queued_bytes += (queue.out.len() - base) as u64;
+        let waiter = Waiter { filler, cancels_before: self.cancels() };
+        queue.pending.push_back(Pending { shape, starts_at, waiter });
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let must_wake = std::mem::take(&mut queue.idle);
+        drop(queue);
+        if must_wake {
+            self.wake();
+        }
+        Ok(Ticket { slot, sequence })
+    }
+
+    /// Tells the caller of a finished batch.
+    fn finish(&self, finished: Finished<Waiter>) {
+        let Finished { pending: Pending { shape, waiter, .. }, outcome, status } = finished;
+        self.in_transaction.store(status != Status::Idle, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.completed.fetch_add(1, Ordering::Release);
+        let answer = match outcome {
+            Outcome::Done(results) => Answer::Done(results),
+            Outcome::TooLarge => {
+                let bound = limits::PG_REPLY_BYTES_MAX;
+                Answer::Failed(Error::usage(format!("the rows take more than {bound} bytes; ask for fewer")))
+            }
+            Outcome::Refused(refusal) => self.refused(&shape, refusal, status, waiter.cancels_before),
+        };
+        waiter.filler.fill(answer);
+    }
+
+    fn refused(&self, shape: &Shape, refusal: Refusal, status: Status, cancels_before: u64) -> Answer {
+        let Refusal { error, was_prepared_before, unparsed_from } = refusal;
+        let stale = was_prepared_before && error.wants_prepare();
+        if let Shape::Batch { parts, .. } = shape {
+            let mut queue = self.lock();
+            for (at, part) in parts.iter().enumerate() {
+                let unparsed = at >= unparsed_from && part.parse;
+                // The session's other statements are not looked at: each finds out by itself.
+                if unparsed || stale {
+                    queue.forget(&part.prepared, !unparsed);
+                }
+            }
+        }
+        // A cancel request that was meant for another request; this one was rolled back by it.
+        let hit_by_mistake = error.sqlstate == QUERY_CANCELED && self.cancels() != cancels_before;
+        let error = Error::Server(Box::new(error));
+        if status == Status::Idle && (stale || hit_by_mistake) { Answer::Retry(error) } else { Answer::Failed(error) }
+    }
+
+    /// Sees to abandoned requests until there are none. Runs on a thread of its own.
+    fn cancel_abandoned(&self, config: &Config) {
+        loop {
+            let Some(head) = self.next_abandoned() else { return };
+            // The server is at another request, whose caller still waits.
+            if head != self.completed.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            self.cancels.fetch_add(1, Ordering::AcqRel);
+            let sent = match self.key {
+                Some(key) => connect::cancel(config, key, limits::PG_CANCEL_GRACE),
+                None => Ok(()),
+            };
+            if let Err(error) = sent {
+                tracing::warn!(%error, "a cancel request could not be sent to PostgreSQL");
+            }
+            if !self.moves_past(head) {
+                self.kill(Error::unsent("the server neither answered nor canceled in time"));
+            }
+        }
+    }
+
+    /// The first abandoned request that is not answered; `None` ends the search.
+    fn next_abandoned(&self) -> Option<u64> {
+        let mut queue = self.lock();
+        let completed = self.completed.load(Ordering::Acquire);
+        queue.abandoned = queue.abandoned.split_off(&completed);
+        let first = queue.abandoned.first().copied().filter(|_| queue.end.is_none());
+        queue.canceling = first.is_some();
+        first
+    }
+
+    /// Whether the server gets past a request within the time of grace.
+    fn moves_past(&self, sequence: u64) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < limits::PG_CANCEL_GRACE {
+            if self.completed.load(Ordering::Acquire) > sequence || self.is_ended() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+}
+
+impl Queue {
+    /// Lets `write` append to the queue; takes back what it wrote if it fails or goes over a bound.
+    fn write_bounded(&mut self, base: usize, write: impl FnOnce(&mut Self) -> Result<Shape>) -> Result<Shape> {
+        let written = write(self).and_then(|shape| match self.out.len() {
+            total if total <= limits::PG_QUEUE_BYTES => Ok(shape),
+            total if total - base <= limits::PG_QUEUE_BYTES => {
+                self.unlearn(&shape);
+                Err(Error::Busy)
+            }
+            total => {
+                self.unlearn(&shape);
+                let (bytes, bound) = (total - base, limits::PG_QUEUE_BYTES);
+                Err(Error::usage(format!("a request of {bytes} bytes is over the bound of {bound}")))
+            }
+        });
+        match &written {
+            Ok(_) => self.to_close.clear(),
+            Err(_) => self.out.truncate(base),
+        }
+        written
+    }
+
+    fn write_batch(&mut self, calls: &[Call<'_>], unnamed: bool) -> Result<Shape> {
+        if calls.is_empty() || calls.len() > limits::PG_BATCH_STATEMENTS {
+            let (count, bound) = (calls.len(), limits::PG_BATCH_STATEMENTS);
+            return Err(Error::usage(format!("a batch of {count} statements, instead of 1 to {bound}")));
+        }
+        for name in &self.to_close {
+            wire::write_close(name, &mut self.out)?;
+        }
+        let mut shape = Shape::Batch { closes: self.to_close.len(), parts: SmallVec::new() };
+        for call in calls {
+            let part = self.plan(call, unnamed);
+            let written = write_call(&part, call, &mut self.out);
+            if let Shape::Batch { parts, .. } = &mut shape {
+                parts.push(part);
+            }
+            if let Err(error) = written {
+                self.unlearn(&shape);
+                return Err(error);
+            }
+        }
+        wire::write_sync(&mut self.out);
+        Ok(shape)
+    }
+
+    /// Decides what must be sent for a call: a statement is parsed at its first use, described until its columns are
+    /// known.
+    fn plan(&mut self, call: &Call<'_>, unnamed: bool) -> Part {
+        let sql = call.statement.sql;
+        if let Some(prepared) = self.statements.get(sql).filter(|_| !unnamed) {
+            let describe = prepared.columns.get().is_none();
+            return Part { prepared: Arc::clone(prepared), parse: false, describe };
+        }
+        if unnamed || self.statements.len() >= limits::PG_STATEMENTS_MAX {
+            return Part { prepared: Arc::new(Prepared::new(String::new(), sql)), parse: true, describe: true };
+        }
+        let prepared = Arc::new(Prepared::new(format!("s{}", self.next_name), sql));
+        self.next_name += 1;
+        self.statements.insert(sql, Arc::clone(&prepared));
+        Part { prepared, parse: true, describe: true }
+    }
+
+    /// Takes back that the statements of a batch are prepared, for it will not be sent.
+    fn unlearn(&mut self, shape: &Shape) {
+        if let Shape::Batch { parts, .. } = shape {
+            parts.iter().filter(|part| part.parse).for_each(|part| self.forget(&part.prepared, false));
+        }
+    }
+
+    /// Forgets a prepared statement, unless another has taken its place; the server may drop it if it has it.
+    fn forget(&mut self, prepared: &Arc<Prepared>, close: bool) {
+        if self.statements.get(prepared.sql).is_some_and(|known| Arc::ptr_eq(known, prepared)) {
+            self.statements.remove(prepared.sql);
+            if close {
+                self.to_close.push(prepared.name.clone());
+            }
+        }
+    }
+}
+
+fn write_call(part: &Part, call: &Call<'_>, out: &mut BytesMut) -> Result<()> {
+    let name = &part.prepared.name;
+    if part.parse {
+        wire::write_parse(name, call, out)?;
+    }
+    wire::write_bind(name, call, out)?;
+    if part.describe {
+        wire::write_describe(out)?;
+    }
+    wire::write_execute(out)
+}
+
+// ---- The coroutine ---------------------------------------------------------------------------------------------
+
+/// Events as epoll reports them (epoll_ctl(2)).
+mod event {
+    pub const IN: usize = 0x1;
+    pub const OUT: usize = 0x4;
+    pub const ERR: usize = 0x8;
+    pub const HUP: usize = 0x10;
+    pub const RDHUP: usize = 0x2000;
+}
+
+/// The body of the coroutine.
+fn drive(conn: Arc<Conn>, session: Session, ended: Filler<()>) {
+    let Session { socket, tls, unread, .. } = session;
+    // Registered here, on the worker's thread, as sockets are also closed here: a number that is closed and given out
+    // again between the closing and the deregistration would lose its registration.
+    let io = match CoIo::new(socket) {
+        Ok(io) => io,
+        Err(error) => {
+            let why = Error::unsent(error.to_string());
+            return drop(Driver::new(conn, tls, unread, Some(why)));
+        }
+    };
+    let _ = conn.waker.set(io.waker());
+    let mut driver = Driver::new(conn, tls, unread, None);
+    let why = driver.run(&io);
+    driver.say_goodbye(&io);
+    driver.why = Some(why);
+    drop(driver);
+    // Deregisters, then closes.
+    drop(io.into_inner());
+    ended.fill(());
+}
+
+/// The coroutine's side of a session. Dropped, it fails whoever still waits.
+struct Driver {
+    conn: Arc<Conn>,
+    tls: Option<Box<ClientConnection>>,
+    expected: Expected<Waiter>,
+    input: Input,
+    /// What is being written; its front is what the kernel has not taken.
+    writing: BytesMut,
+    /// Bytes handed over to the kernel (or to TLS) since the beginning.
+    sent_bytes: u64,
+    /// Edges seen: the socket may have bytes, may take bytes. Only a system call that would block unsets them.
+    readable: bool,
+    writable: bool,
+    /// The peer has closed: no further edge will come, so read to the very end.
+    hung_up: bool,
+    why: Option<Error>,
+}
+
+impl Driver {
+    fn new(conn: Arc<Conn>, tls: Option<Box<ClientConnection>>, unread: Vec<u8>, why: Option<Error>) -> Self {
+        Self {
+            conn,
+            tls,
+            expected: Expected::new(),
+            input: Input::new(unread),
+            writing: BytesMut::new(),
+            sent_bytes: 0,
+            readable: true,
+            writable: true,
+            hung_up: false,
+            why,
+        }
+    }
+
+    /// Writes and reads until the session is over; says why.
+    fn run(&mut self, io: &CoIo<Socket>) -> Error {
+        // What came together with the end of the start-up.
+        if let Err(why) = self.take_frames().and_then(|()| self.take_decrypted()) {
+            return why;
+        }
+        loop {
+            if let Err(why) = self.turn(io) {
+                return why;
+            }
+        }
+    }
+
+    /// One round: write what there is, read what there is, wait.
+    fn turn(&mut self, io: &CoIo<Socket>) -> Result<()> {
+        self.take_requests()?;
+        self.write(io.inner()).map_err(|error| broken("writing", &error))?;
+        if self.read(io.inner())? == Reading::More {
+            yield_to_reactor();
+            return Ok(());
+        }
+        if self.may_wait() {
+            let flags = io.wait_io();
+            self.readable |= flags & (event::IN | event::ERR | event::HUP | event::RDHUP) != 0;
+            self.writable |= flags & (event::OUT | event::ERR | event::HUP) != 0;
+            self.hung_up |= flags & (event::ERR | event::HUP | event::RDHUP) != 0;
+        }
+        Ok(())
+    }
+
+    /// Takes over what callers have queued, unless the last lot is still being written.
+    fn take_requests(&mut self) -> Result<()> {
+        let mut queue = self.conn.lock();
+        queue.idle = false;
+        if let Some(why) = &queue.end {
+            return Err(why.clone());
+        }
+        if self.writing.is_empty() {
+            self.writing.clear();
+            std::mem::swap(&mut self.writing, &mut queue.out);
+            self.expected.extend(queue.pending.drain(..));
+        }
+        Ok(())
+    }
+
+    fn has_output(&self) -> bool {
+        !self.writing.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Whether there is nothing to do but wait for the socket or for callers.
+    fn may_wait(&self) -> bool {
+        let has_output = self.has_output();
+        if has_output && self.writable {
+            return false;
+        }
+        let mut queue = self.conn.lock();
+        if queue.end.is_some() || (!has_output && !queue.out.is_empty()) {
+            return false;
+        }
+        // While the kernel takes nothing, more requests are no reason to wake.
+        queue.idle = !has_output;
+        true
+    }
+
+    fn write(&mut self, socket: &Socket) -> io::Result<()> {
+        while self.writable && self.has_output() {
+            let sent = match &mut self.tls {
+                None => write_socket(socket, &self.writing),
+                Some(tls) => write_tls(tls, socket, &self.writing),
+            };
+            match sent {
+                Ok(sent) => {
+                    self.writing.advance(sent);
+                    self.sent_bytes += sent as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the socket has, up to a turn's share, and hands the replies out.
+    fn read(&mut self, socket: &Socket) -> Result<Reading> {
+        let mut turn_bytes = 0;
+        while self.readable {
+            if turn_bytes >= limits::PG_TURN_BYTES {
+                return Ok(Reading::More);
+            }
+            let read = match &mut self.tls {
+                None => self.read_plain(socket),
+                Some(_) => self.read_tls(socket),
+            };
+            match read {
+                Ok(read) => turn_bytes += read,
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(ReadError::Io(error)) => return Err(broken("reading", &error)),
+                Err(ReadError::Over(why)) => return Err(why),
+            }
+        }
+        Ok(Reading::Drained)
+    }
+
+    fn read_plain(&mut self, mut socket: &Socket) -> std::result::Result<usize, ReadError> {
+        let spare = self.input.spare();
+        let asked = spare.len();
+        let read = socket.read(spare)?;
+        if read == 0 {
+            return Err(ReadError::Over(closed_by_server()));
+        }
+        // Less than was asked for: the socket is drained (epoll(7)), unless the end of the stream follows.
+        self.readable = read == asked || self.hung_up;
+        self.input.filled(read);
+        self.take_frames()?;
+        Ok(read)
+    }
+
+    fn read_tls(&mut self, mut socket: &Socket) -> std::result::Result<usize, ReadError> {
+        let tls = self.tls.as_mut().ok_or_else(closed_by_server)?;
+        let read = tls.read_tls(&mut socket)?;
+        if read == 0 {
+            return Err(ReadError::Over(closed_by_server()));
+        }
+        tls.process_new_packets().map_err(|error| Error::protocol(format!("TLS: {error}")))?;
+        self.take_decrypted()?;
+        Ok(read)
+    }
+
+    /// Moves what TLS has decrypted to the input, and hands the replies out.
+    fn take_decrypted(&mut self) -> Result<()> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Ok(()) };
+            match tls.reader().read(self.input.spare()) {
+                Ok(0) => return Err(closed_by_server()),
+                Ok(read) => self.input.filled(read),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(broken("reading", &error)),
+            }
+            self.take_frames()?;
+        }
+    }
+
+    /// Handles all whole messages of the input.
+    fn take_frames(&mut self) -> Result<()> {
+        loop {
+            match wire::next_frame(self.input.unread())? {
+                Next::Frame(frame, bytes) => {
+                    let finished = self.expected.on_frame(frame).map_err(Error::from)?;
+                    self.input.consume(bytes);
+                    if let Some(finished) = finished {
+                        self.conn.finish(finished);
+                    }
+                }
+                Next::Needs(bytes) => {
+                    self.input.make_room(bytes);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Tells the server that the session ends, if the socket takes it without waiting.
+    fn say_goodbye(&mut self, io: &CoIo<Socket>) {
+        if !self.has_output() && self.expected.len() == 0 && !self.hung_up {
+            postgres_protocol::message::frontend::terminate(&mut self.writing);
+            let _ = self.write(io.inner());
+        }
+    }
+}
+
+/// Whether the socket was read to its end for now.
+#[derive(PartialEq, Eq)]
+enum Reading {
+    Drained,
+    More,
+}
+
+enum ReadError {
+    Io(io::Error),
+    Over(Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Error> for ReadError {
+    fn from(why: Error) -> Self {
+        Self::Over(why)
+    }
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Fault(fault) => fault.into(),
+            Broken::Fatal(error) => Self::unsent(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// Fails at once whoever waits, and whoever would come later. Never waits.
+    fn drop(&mut self) {
+        let why = self.why.take().unwrap_or_else(|| Error::unsent("the connection's coroutine failed"));
+        let mut queue = self.conn.lock();
+        queue.end = Some(why.clone());
+        let unsent = std::mem::take(&mut queue.pending);
+        queue.out = BytesMut::new();
+        drop(queue);
+        let sent = std::mem::replace(&mut self.expected, Expected::new()).into_rest();
+        self.conn.in_flight.store(0, Ordering::Relaxed);
+        for pending in sent.into_iter().chain(unsent) {
+            let maybe_sent = pending.starts_at < self.sent_bytes;
+            pending.waiter.filler.fill(Answer::Failed(told(&why, maybe_sent)));
+        }
+    }
+}
+
+/// What a caller is told whose request was on a connection that ended.
+fn told(why: &Error, maybe_sent: bool) -> Error {
+    match why {
+        Error::Protocol(_) if maybe_sent => why.clone(),
+        Error::Unavailable { why, .. } => Error::Unavailable { maybe_sent, why: Arc::clone(why) },
+        other => Error::Unavailable { maybe_sent, why: other.to_string().into() },
+    }
+}
+
+fn closed_by_server() -> Error {
+    Error::unsent("the server closed the connection")
+}
+
+fn broken(what: &str, error: &io::Error) -> Error {
+    Error::unsent(format!("{what}: {error}"))
+}
+
+fn write_socket(mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    socket.write(bytes)
+}
+
+/// Encrypts what TLS has room for and writes what it has encrypted; gives the number of bytes that TLS took.
+fn write_tls(tls: &mut ClientConnection, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    let taken = if bytes.is_empty() { 0 } else { tls.writer().write(bytes)? };
+    match tls.write_tls(&mut socket) {
+        Ok(_) => Ok(taken),
+        // The bytes are TLS's now; the rest of what it holds goes out when the socket takes more.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => Ok(taken),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets everything else run that is ready, new events of sockets included. (A plain yield would not: the run queue is
+/// emptied before sockets are looked at.)
+fn yield_to_reactor() {
+    let (slot, filler) = slot();
+    if runtime::spawn(limits::CONNECTION_STACK_WORDS, move || filler.fill(())).is_ok() {
+        // Filled or not, the turn is over.
+        let _ = slot.wait_until_filled();
+    }
+}
+
+/// Bytes from the server that are not understood yet.
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn new(unread: Vec<u8>) -> Self {
+        let end = unread.len();
+        let mut input = Self { buffer: unread, start: 0, end };
+        input.make_room(0);
+        input
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Room for more; never empty, as `take_frames` makes room each time.
+    fn spare(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.end..]
+    }
+
+    fn filled(&mut self, bytes: usize) {
+        self.end += bytes;
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+    }
+
+    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the buffer
+    /// grow for as long as it takes.
+    fn make_room(&mut self, message_bytes: usize) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let wanted = message_bytes.max(self.end + 1).max(limits::PG_READ_BYTES);
+        if self.buffer.len() > wanted {
+            self.buffer.truncate(wanted);
+            self.buffer.shrink_to(wanted);
+        } else {
+            self.buffer.resize(wanted, 0);
+        }
+    }
+}

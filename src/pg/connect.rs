@@ -1,0 +1,364 @@
+//! Opens a session: name, socket, TLS, start-up, password. Blocking, so for plain threads only; every wait is within
+//! one deadline. The open socket then goes to a coroutine (`conn`).
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::frontend;
+use rustls::ClientConnection;
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::config::{Config, Host, SslMode};
+use super::error::{Error, Result};
+use super::tls;
+use super::wire::{self, Body, Fault, Next, tag};
+use crate::limits;
+
+/// What a cancel request needs to name a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CancelKey {
+    process: i32,
+    secret: i32,
+}
+
+/// An open session, ready for the first request.
+pub(super) struct Session {
+    pub socket: Socket,
+    pub tls: Option<Box<ClientConnection>>,
+    pub key: Option<CancelKey>,
+    /// What the server sent after it was ready.
+    pub unread: Vec<u8>,
+}
+
+/// Opens a session.
+pub(super) fn open(config: &Config) -> Result<Session> {
+    let mut opening = Opening::reach(config, Instant::now() + config.connect_timeout)?;
+    let mut hello = BytesMut::new();
+    let parameters = [
+        ("user", config.user.as_str()),
+        ("database", &config.database),
+        ("application_name", &config.application_name),
+        ("client_encoding", "UTF8"),
+    ];
+    frontend::startup_message(parameters, &mut hello).map_err(|error| Error::config(error.to_string()))?;
+    opening.send(&hello)?;
+    opening.log_in(config)?;
+    let key = opening.await_ready()?;
+    Ok(Session { socket: opening.socket, tls: opening.tls, key, unread: opening.buffer })
+}
+
+/// Asks the server to cancel what the session is doing. Returns once the server has passed the request on.
+pub(super) fn cancel(config: &Config, key: CancelKey, limit: Duration) -> Result<()> {
+    let mut opening = Opening::reach(config, Instant::now() + limit)?;
+    let mut request = BytesMut::new();
+    frontend::cancel_request(key.process, key.secret, &mut request);
+    opening.send(&request)?;
+    // The server never answers; it closes the connection when it has signaled the session.
+    match opening.read_some() {
+        Err(Error::Unavailable { .. }) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A connection that is not a session yet.
+struct Opening {
+    socket: Socket,
+    tls: Option<Box<ClientConnection>>,
+    deadline: Instant,
+    buffer: Vec<u8>,
+    messages: usize,
+}
+
+impl Opening {
+    /// Connects, with TLS as the settings ask for it.
+    fn reach(config: &Config, deadline: Instant) -> Result<Self> {
+        let mut opening = Self::plain(config, deadline)?;
+        let Host::Tcp(host) = &config.host else { return Ok(opening) };
+        if config.ssl_mode == SslMode::Disable {
+            return Ok(opening);
+        }
+        if !opening.offers_tls()? {
+            return match config.ssl_mode {
+                SslMode::Prefer => Ok(opening),
+                _ => Err(Error::config("the server does not offer TLS, which sslmode asks for")),
+            };
+        }
+        match opening.start_tls(tls::client(config.ssl_mode, &config.ssl_root, host)?) {
+            Ok(()) => Ok(opening),
+            // As libpq does: preferred is not required.
+            Err(_) if config.ssl_mode == SslMode::Prefer => Self::plain(config, deadline),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn plain(config: &Config, deadline: Instant) -> Result<Self> {
+        let socket = match (&config.host, config.socket_path()) {
+            (_, Some(path)) => connect_unix(&path, deadline)?,
+            (Host::Tcp(host), None) => connect_tcp(host, config.port, deadline)?,
+            (Host::Unix(_), None) => return Err(Error::config("a unix socket without a path")),
+        };
+        Ok(Self { socket, tls: None, deadline, buffer: Vec::new(), messages: 0 })
+    }
+
+    fn offers_tls(&mut self) -> Result<bool> {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        self.send(&request)?;
+        // Exactly one byte: whatever follows it in clear must not be taken for a part of the session (CVE-2021-23222).
+        let mut answer = [0];
+        self.timed().read_exact(&mut answer).map_err(|error| unreachable(&error))?;
+        match answer {
+            [b'S'] => Ok(true),
+            [b'N'] => Ok(false),
+            [other] => Err(Fault::new(format!("the answer to a request for TLS is {:?}", char::from(other))).into()),
+        }
+    }
+
+    fn start_tls(&mut self, mut client: ClientConnection) -> Result<()> {
+        let mut timed = self.timed();
+        while client.is_handshaking() {
+            client.complete_io(&mut timed).map_err(|error| Error::unsent(format!("TLS: {error}")))?;
+        }
+        self.tls = Some(Box::new(client));
+        Ok(())
+    }
+
+    fn timed(&self) -> Timed<'_> {
+        Timed { socket: &self.socket, deadline: self.deadline }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
+        let sent = match &mut self.tls {
+            None => timed.write_all(bytes),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(tls.as_mut(), &mut timed);
+                stream.write_all(bytes).and_then(|()| stream.flush())
+            }
+        };
+        sent.map_err(|error| unreachable(&error))
+    }
+
+    fn read_some(&mut self) -> Result<()> {
+        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
+        let mut chunk = [0; 4096];
+        let read = match &mut self.tls {
+            None => timed.read(&mut chunk),
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut timed).read(&mut chunk),
+        };
+        match read.map_err(|error| unreachable(&error))? {
+            0 => Err(Error::unsent("the server closed the connection")),
+            read => {
+                self.buffer.extend_from_slice(&chunk[..read]);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next message that matters now. Errors of the server become errors here.
+    fn next_message(&mut self) -> Result<(u8, Vec<u8>)> {
+        loop {
+            let (tag, body, used) = match wire::next_frame(&self.buffer)? {
+                Next::Frame(frame, used) => (frame.tag, frame.body.to_vec(), used),
+                Next::Needs(_) => {
+                    self.read_some()?;
+                    continue;
+                }
+            };
+            self.buffer.drain(..used);
+            self.messages += 1;
+            if self.messages > limits::PG_STARTUP_MESSAGES_MAX {
+                return Err(Fault::new("the session does not begin").into());
+            }
+            match tag {
+                tag::ERROR => return Err(Error::Server(Box::new(wire::read_error(&body)))),
+                tag::NOTICE | tag::PARAMETER_STATUS => {}
+                _ => return Ok((tag, body)),
+            }
+        }
+    }
+
+    /// The next message of the log-in: its kind, and what it carries.
+    fn next_request(&mut self) -> Result<(u32, Vec<u8>)> {
+        let (tag, body) = self.next_message()?;
+        if tag != tag::AUTHENTICATION {
+            return Err(Fault::new(format!("a message of type {:?} during the log-in", char::from(tag))).into());
+        }
+        let mut body = Body(&body);
+        let kind = body.u32()?;
+        Ok((kind, body.0.to_vec()))
+    }
+
+    fn log_in(&mut self, config: &Config) -> Result<()> {
+        let (kind, body) = self.next_request()?;
+        let mut answer = BytesMut::new();
+        let written = match kind {
+            request::OK => return Ok(()),
+            request::CLEARTEXT => frontend::password_message(password(config)?, &mut answer),
+            request::MD5 => {
+                let hash = md5_hash(config.user.as_bytes(), password(config)?, Body(&body).array::<4>()?);
+                frontend::password_message(hash.as_bytes(), &mut answer)
+            }
+            request::SASL => return self.log_in_by_scram(password(config)?, &body),
+            _ => return Err(Error::config(format!("the server asks for a way to log in that is not known ({kind})"))),
+        };
+        written.map_err(|error| Error::config(format!("the password cannot be sent: {error}")))?;
+        self.send(&answer)?;
+        self.await_welcome()
+    }
+
+    fn log_in_by_scram(&mut self, password: &[u8], mechanisms: &[u8]) -> Result<()> {
+        if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+            return Err(Error::config("the server offers no way to log in that is known (SCRAM-SHA-256)"));
+        }
+        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
+        let mut answer = BytesMut::new();
+        let failed = |error: io::Error| Error::config(format!("SCRAM: {error}"));
+        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut answer).map_err(failed)?;
+        self.send(&answer)?;
+
+        let challenge = self.expect_request(request::SASL_CONTINUE)?;
+        check_rounds(&challenge)?;
+        scram.update(&challenge).map_err(failed)?;
+        answer.clear();
+        frontend::sasl_response(scram.message(), &mut answer).map_err(failed)?;
+        self.send(&answer)?;
+
+        // The server proves that it knows the password too.
+        let proof = self.expect_request(request::SASL_FINAL)?;
+        scram.finish(&proof).map_err(failed)?;
+        self.await_welcome()
+    }
+
+    fn await_welcome(&mut self) -> Result<()> {
+        self.expect_request(request::OK).map(|_| ())
+    }
+
+    fn expect_request(&mut self, wanted: u32) -> Result<Vec<u8>> {
+        match self.next_request()? {
+            (kind, body) if kind == wanted => Ok(body),
+            (kind, _) => Err(Fault::new(format!("log-in step {kind} instead of {wanted}")).into()),
+        }
+    }
+
+    /// Waits until the session is open; gives what is needed to cancel its statements (some poolers send nothing).
+    fn await_ready(&mut self) -> Result<Option<CancelKey>> {
+        let mut key = None;
+        loop {
+            match self.next_message()? {
+                (tag::BACKEND_KEY, body) => {
+                    let mut body = Body(&body);
+                    key = Some(CancelKey { process: body.i32()?, secret: body.i32()? });
+                }
+                (tag::READY, _) => return Ok(key),
+                (other, _) => {
+                    let text = format!("a message of type {:?} before the session is open", char::from(other));
+                    return Err(Fault::new(text).into());
+                }
+            }
+        }
+    }
+}
+
+/// Kinds of authentication messages (PostgreSQL manual, 55.7).
+mod request {
+    pub const OK: u32 = 0;
+    pub const CLEARTEXT: u32 = 3;
+    pub const MD5: u32 = 5;
+    pub const SASL: u32 = 10;
+    pub const SASL_CONTINUE: u32 = 11;
+    pub const SASL_FINAL: u32 = 12;
+}
+
+fn password(config: &Config) -> Result<&[u8]> {
+    match &config.password {
+        Some(password) => Ok(password.expose()),
+        None => Err(Error::config("the server asks for a password, and none is given")),
+    }
+}
+
+/// A server must not keep this thread hashing for hours.
+fn check_rounds(challenge: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(challenge);
+    let rounds = text.split(',').find_map(|part| part.strip_prefix("i=")).and_then(|rounds| rounds.parse::<u32>().ok());
+    match rounds {
+        Some(1..=limits::PG_SCRAM_ROUNDS_MAX) => Ok(()),
+        _ => Err(Fault::new("the number of rounds of password hashing is out of bounds").into()),
+    }
+}
+
+fn connect_unix(path: &std::path::Path, deadline: Instant) -> Result<Socket> {
+    let unreachable = |error: io::Error| Error::unsent(format!("{}: {error}", path.display()));
+    let address = SockAddr::unix(path).map_err(|error| Error::config(format!("{}: {error}", path.display())))?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(unreachable)?;
+    socket.connect_timeout(&address, remaining(deadline).map_err(unreachable)?).map_err(unreachable)?;
+    Ok(socket)
+}
+
+fn connect_tcp(host: &str, port: u16, deadline: Instant) -> Result<Socket> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| Error::unsent(format!("{host}: {error}")))?;
+    let mut last = Error::unsent(format!("{host} has no address"));
+    for address in addresses {
+        match connect_address(address, deadline) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Error::unsent(format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+fn connect_address(address: SocketAddr, deadline: Instant) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.connect_timeout(&address.into(), remaining(deadline)?)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(limits::PG_KEEPALIVE).with_interval(limits::PG_KEEPALIVE);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(limits::PG_KEEPALIVE))?;
+    Ok(socket)
+}
+
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    if remaining.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(remaining) }
+}
+
+fn unreachable(error: &io::Error) -> Error {
+    match error.kind() {
+        // A read that times out says WouldBlock.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            Error::unsent("the server did not answer in time while connecting")
+        }
+        io::ErrorKind::UnexpectedEof => Error::unsent("the server closed the connection while connecting"),
+        _ => Error::unsent(format!("while connecting: {error}")),
+    }
+}
+
+/// A blocking socket whose every wait ends at the deadline.
+struct Timed<'a> {
+    socket: &'a Socket,
+    deadline: Instant,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(remaining(self.deadline)?))?;
+        let mut socket = self.socket;
+        socket.read(buffer)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(remaining(self.deadline)?))?;
+        let mut socket = self.socket;
+        socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
