@@ -5,8 +5,8 @@
 pub mod limits;
 pub mod error;
 pub mod model;
-pub mod pg;
 pub mod runtime;
+pub mod pg;
 pub mod store;
 pub mod seed;
 pub mod http;
