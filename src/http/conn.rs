@@ -31,12 +31,8 @@ pub(super) fn serve<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared
     let Ok(io) = CoIo::new(socket) else {
         return CloseReason::SocketError;
     };
-    let (number, watched) = shared.watch.add(io.waker());
-    let mut connection =
-        Conn { io, peer, shared, watched, phase: Phase::Start, readable: false, hangup: false, head_seen: 0 };
-    let reason = connection.run();
-    shared.watch.remove(number);
-    reason
+    let watched = shared.watch.add(io.waker());
+    Conn { io, peer, shared, watched, phase: Phase::Start, readable: false, hangup: false, head_seen: 0 }.run()
 }
 
 /// Where in a request the connection is.
@@ -86,7 +82,7 @@ struct Conn<'s, S> {
     io: CoIo<Socket>,
     peer: Option<SocketAddr>,
     shared: &'s Arc<Shared<S>>,
-    watched: Arc<Watched>,
+    watched: Watched,
     phase: Phase,
     /// An edge of readability that was seen while waiting for something else.
     readable: bool,
@@ -128,14 +124,13 @@ impl<S: Service> Conn<'_, S> {
             };
             self.answer_all(input, output)?;
             self.flush(output)?;
-            if drained && !self.hangup {
-                if matches!(self.phase, Phase::Start) {
-                    return Ok(());
-                }
-                self.wait_for_more(output)?;
-            } else {
+            match (drained, self.hangup) {
                 // A client that never stops sending must not keep the others waiting.
-                runtime::yield_to_reactor();
+                (false, _) => runtime::yield_to_reactor(),
+                // The end of the stream is behind what was read, and no edge will tell.
+                (true, true) => {}
+                (true, false) if matches!(self.phase, Phase::Start) => return Ok(()),
+                (true, false) => self.wait_for_more(output)?,
             }
         }
     }

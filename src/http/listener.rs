@@ -219,19 +219,16 @@ fn accept_batch<S: Service>(io: &CoIo<Socket>, shared: &Arc<Shared<S>>) -> Pause
 }
 
 fn admit<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared: &Arc<Shared<S>>) {
-    if !shared.admit() {
+    let Some(admitted) = shared.admit() else {
         refuse(&socket);
         return;
-    }
-    let connection = Arc::clone(shared);
+    };
     let spawned = runtime::spawn_here(CONNECTION_STACK_WORDS, move || {
-        let reason = conn::serve(socket, peer, &connection);
-        connection.stats.count_close(reason);
-        connection.leave();
+        let reason = conn::serve(socket, peer, &admitted);
+        admitted.stats.count_close(reason);
     });
     if spawned.is_err() {
         shared.stats.accept_errors.fetch_add(1, Ordering::Relaxed);
-        shared.leave();
     }
 }
 

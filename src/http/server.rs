@@ -91,22 +91,38 @@ impl<S> Shared<S> {
     }
 
     /// Counts a connection in, unless there are as many as allowed.
-    pub fn admit(&self) -> bool {
+    pub fn admit(self: &Arc<Self>) -> Option<Admitted<S>> {
         if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max {
             self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
-            return false;
+            return None;
         }
         self.stats.open.fetch_add(1, Ordering::Relaxed);
         self.stats.accepted.fetch_add(1, Ordering::Relaxed);
-        true
+        Some(Admitted(Arc::clone(self)))
     }
 
-    /// Counts a connection out.
-    pub fn leave(&self) {
+    fn leave(&self) {
         if self.stats.open.fetch_sub(1, Ordering::Relaxed) == 1 && self.is_draining() {
             drop(self.ended.0.lock());
             self.ended.1.notify_all();
         }
+    }
+}
+
+/// A place among the connections. Dropped, even by a panic, it is free again.
+pub(super) struct Admitted<S>(Arc<Shared<S>>);
+
+impl<S> std::ops::Deref for Admitted<S> {
+    type Target = Arc<Shared<S>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<S> Drop for Admitted<S> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 

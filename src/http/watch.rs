@@ -76,20 +76,39 @@ fn now_ms() -> u64 {
 }
 
 /// What the ticker knows of a connection.
-pub(super) struct Watched {
+struct Entry {
     /// Until when it may wait, in milliseconds of the coarse clock.
     deadline_ms: AtomicU64,
     waker: WaitIoWaker,
 }
 
+/// A connection's place among the watched. Dropped, even by a panic, it is forgotten.
+pub(super) struct Watched {
+    entry: Arc<Entry>,
+    number: usize,
+    watch: Arc<Watch>,
+}
+
 impl Watched {
     /// Lets the connection wait for `limit` from now on.
     pub fn arm(&self, limit: Duration) {
-        self.deadline_ms.store(now_ms() + limit.as_millis() as u64, Ordering::Relaxed);
+        self.entry.deadline_ms.store(now_ms() + limit.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Whether the time is up.
     pub fn is_expired(&self) -> bool {
+        self.entry.is_expired()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watch.lock().try_remove(self.number);
+    }
+}
+
+impl Entry {
+    fn is_expired(&self) -> bool {
         self.deadline_ms.load(Ordering::Relaxed) <= now_ms()
     }
 }
@@ -97,7 +116,7 @@ impl Watched {
 /// All connections of a server.
 #[derive(Default)]
 pub(super) struct Watch {
-    connections: Mutex<Slab<Arc<Watched>>>,
+    connections: Mutex<Slab<Arc<Entry>>>,
     is_stopped: AtomicBool,
 }
 
@@ -111,25 +130,20 @@ impl Watch {
         Ok(watch)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Entry>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection, with a deadline that is armed before it first waits. Gives the number to remove it by.
-    pub fn add(&self, waker: WaitIoWaker) -> (usize, Arc<Watched>) {
-        let watched = Arc::new(Watched { deadline_ms: AtomicU64::new(u64::MAX), waker });
-        let number = self.lock().insert(Arc::clone(&watched));
-        (number, watched)
-    }
-
-    /// Forgets a connection.
-    pub fn remove(&self, number: usize) {
-        self.lock().try_remove(number);
+    /// Adds a connection, with a deadline that is armed before it first waits.
+    pub fn add(self: &Arc<Self>, waker: WaitIoWaker) -> Watched {
+        let entry = Arc::new(Entry { deadline_ms: AtomicU64::new(u64::MAX), waker });
+        let number = self.lock().insert(Arc::clone(&entry));
+        Watched { entry, number, watch: Arc::clone(self) }
     }
 
     /// Wakes all connections, so that each sees what has changed.
     pub fn wake_all(&self) {
-        self.lock().iter().for_each(|(_, watched)| watched.waker.wakeup());
+        self.lock().iter().for_each(|(_, entry)| entry.waker.wakeup());
     }
 
     /// Ends the ticker.
@@ -144,9 +158,9 @@ impl Watch {
             thread::sleep(TICK);
             NOW_MS.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
             date::tick();
-            for (_, watched) in self.lock().iter() {
-                if watched.is_expired() {
-                    watched.waker.wakeup();
+            for (_, entry) in self.lock().iter() {
+                if entry.is_expired() {
+                    entry.waker.wakeup();
                 }
             }
         }
