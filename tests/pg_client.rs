@@ -530,7 +530,7 @@ impl Proxy {
 
 fn pass_on(mut from: std::net::TcpStream, mut to: std::net::TcpStream, swallow: &AtomicBool) {
     use std::io::{Read, Write};
-    let mut piece = [0; 20_011]; // no power of two: messages are cut anywhere
+    let mut piece = vec![0; 20_011]; // no power of two: messages are cut anywhere
     // Once something was swallowed the stream has a hole: nothing more may follow.
     let mut dead = false;
     while let Ok(read @ 1..) = from.read(&mut piece) {
@@ -545,10 +545,13 @@ fn pass_on(mut from: std::net::TcpStream, mut to: std::net::TcpStream, swallow: 
 
 // ---- Connections and servers that die --------------------------------------------------------------------------
 
+/// A write of the load: its number, what its caller saw, how long that took.
+type Write = (i64, Result<(), Error>, Duration);
+
 /// Inserts numbered rows from many coroutines until told to stop. Each number is tried once.
 struct Load {
     stop: Arc<AtomicBool>,
-    writers: Vec<may::coroutine::JoinHandle<Vec<(i64, Result<(), Error>, Duration)>>>,
+    writers: Vec<may::coroutine::JoinHandle<Vec<Write>>>,
     done: Arc<AtomicUsize>,
 }
 
@@ -632,10 +635,9 @@ fn terminated_sessions_fail_their_callers_only_and_come_back() {
         server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'snip'");
     }
     load.await_progress();
-    let failed = load.check(&server);
+    load.check(&server);
     wait_until("all connections are open again", || pool.stats().connections == 4);
     assert!(pool.stats().connects >= 8, "{:?}", pool.stats());
-    println!("{failed} callers saw an error, none waited");
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Conn {
         }
         // A cancel request that was meant for another request; this one was rolled back by it.
         let hit_by_mistake = error.sqlstate == QUERY_CANCELED && self.cancels() != cancels_before;
-        let error = Error::Server(Box::new(error));
+        let error = Error::Server(error);
         if status == Status::Idle && (stale || hit_by_mistake) { Answer::Retry(error) } else { Answer::Failed(error) }
     }
 

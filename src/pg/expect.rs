@@ -73,7 +73,7 @@ pub(super) enum Outcome {
 /// Where and why a batch was refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub error: ServerError,
+    pub error: Box<ServerError>,
     /// The statement that failed was prepared by an earlier batch.
     pub was_prepared_before: bool,
     /// Parts from this one on were not parsed.
@@ -94,7 +94,7 @@ pub(super) enum Broken {
     /// The server does not follow the protocol.
     Fault(Fault),
     /// The server says that it ends the session.
-    Fatal(ServerError),
+    Fatal(Box<ServerError>),
 }
 
 impl From<Fault> for Broken {
@@ -155,14 +155,14 @@ impl<T> Expected<T> {
     pub fn on_frame(&mut self, frame: Frame<'_>) -> Result<Option<Finished<T>>, Broken> {
         match frame.tag {
             tag::NOTICE | tag::PARAMETER_STATUS | tag::NOTIFICATION => Ok(None),
-            tag::ERROR => self.on_error(wire::read_error(frame.body)).map(|()| None),
+            tag::ERROR => self.on_error(Box::new(wire::read_error(frame.body))).map(|()| None),
             tag::READY => self.on_ready(wire::read_status(frame.body)?).map(Some),
             tag::COPY_IN | tag::COPY_OUT => Err(Fault::new("COPY is not part of this client").into()),
             _ => self.on_step(frame).map(|()| None).map_err(Broken::from),
         }
     }
 
-    fn on_error(&mut self, error: ServerError) -> Result<(), Broken> {
+    fn on_error(&mut self, error: Box<ServerError>) -> Result<(), Broken> {
         let Some(pending) = self.queue.front() else { return Err(Broken::Fatal(error)) };
         if error.is_fatal() {
             return Err(Broken::Fatal(error));
@@ -275,7 +275,7 @@ impl Progress {
         self.step = first_step(parts, self.part);
     }
 
-    fn refuse(&self, shape: &Shape, error: ServerError) -> Refusal {
+    fn refuse(&self, shape: &Shape, error: Box<ServerError>) -> Refusal {
         let part = match shape {
             Shape::Batch { parts, .. } => parts.get(self.part),
             Shape::Script => None,

@@ -167,6 +167,8 @@ impl Postgres {
             }
             thread::sleep(Duration::from_millis(20));
         }
+        let _ = server.kill();
+        let _ = server.wait();
         panic!("PostgreSQL hangs while starting:\n{}", self.log());
     }
 
