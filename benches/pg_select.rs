@@ -40,9 +40,9 @@ fn compare(rounds: usize, seconds: &str) {
     pin(server.pid(), SERVER_CORE);
     server.psql(&format!(
         "CREATE TABLE links (id bigint PRIMARY KEY, short_code varchar(20), url text);
-         INSERT INTO links SELECT n, 'c' || n, 'https://example.com/some/path/' || n FROM generate_series(1, {ROWS}) n;
-         VACUUM ANALYZE links"
+         INSERT INTO links SELECT n, 'c' || n, 'https://example.com/some/path/' || n FROM generate_series(1, {ROWS}) n"
     ));
+    server.psql("VACUUM ANALYZE links");
     let url = server.url_unix();
     let mut results: Vec<(&str, Vec<(f64, f64)>)> = vec![("snip", Vec::new()), ("tokio-postgres", Vec::new())];
     for round in 0..rounds {

@@ -61,8 +61,8 @@ pub(super) struct Conn {
     completed: AtomicU64,
     /// Cancel requests sent.
     cancels: AtomicU64,
-    /// Whether the last reply left a transaction open.
-    in_transaction: AtomicBool,
+    /// Whether the session is over or about to be; set with `Queue::end`, for those who only look.
+    ended: AtomicBool,
     key: Option<CancelKey>,
     /// Statements are sent unnamed, in full, each time.
     pooler: bool,
@@ -113,7 +113,7 @@ impl Conn {
             in_flight: AtomicUsize::new(0),
             completed: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
-            in_transaction: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             key: session.key,
             pooler,
         });
@@ -131,7 +131,7 @@ impl Conn {
 
     /// Whether the session is over or about to be.
     pub fn is_ended(&self) -> bool {
-        self.lock().end.is_some()
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Queues a batch of statements, which the server carries out as one implicit transaction. `unnamed`: in full,
@@ -148,6 +148,7 @@ impl Conn {
     /// Ends the session; its callers are told why.
     pub fn kill(&self, why: Error) {
         self.lock().end.get_or_insert(why);
+        self.ended.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -215,7 +216,6 @@ impl Conn {
     /// Tells the caller of a finished batch.
     fn finish(&self, finished: Finished<Waiter>) {
         let Finished { pending: Pending { shape, waiter, .. }, outcome, status } = finished;
-        self.in_transaction.store(status != Status::Idle, Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.completed.fetch_add(1, Ordering::Release);
         let answer = match outcome {
@@ -666,6 +666,7 @@ impl Drop for Driver {
         let why = self.why.take().unwrap_or_else(|| Error::unsent("the connection's coroutine failed"));
         let mut queue = self.conn.lock();
         queue.end = Some(why.clone());
+        self.conn.ended.store(true, Ordering::Release);
         let unsent = std::mem::take(&mut queue.pending);
         queue.out = BytesMut::new();
         drop(queue);

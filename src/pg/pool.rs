@@ -233,6 +233,14 @@ fn closed() -> Error {
     Error::unsent("the pool is closed")
 }
 
+impl State {
+    /// The open connection with the fewest requests in flight.
+    fn least_busy(&self) -> Option<Arc<Conn>> {
+        let open = self.conns.iter().flatten().filter(|conn| !conn.is_ended());
+        open.min_by_key(|conn| conn.in_flight()).cloned()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -257,7 +265,7 @@ impl Shared {
             if attempt > 0 {
                 count(&self.counters.repeats);
             }
-            error = match self.try_once(limit, begun, calls, attempt + 1 == TRIES)? {
+            error = match self.try_once(limit, begun, calls, attempt)? {
                 Answer::Done(results) => return Ok(results),
                 Answer::Failed(error) if may_repeat(&error, calls) => error,
                 Answer::Failed(error) => return Err(error),
@@ -268,10 +276,13 @@ impl Shared {
     }
 
     /// Sends a request over one connection. Fails where another try would fail just the same.
-    fn try_once(&self, limit: Duration, begun: Instant, calls: &[Call<'_>], unnamed: bool) -> Result<Answer> {
-        let conn = self.pick(limit, begun)?;
-        let left = share_of(limit, begun.elapsed()).ok_or(Error::TimedOut)?;
-        match conn.submit(calls, unnamed) {
+    fn try_once(&self, limit: Duration, begun: Instant, calls: &[Call<'_>], attempt: usize) -> Result<Answer> {
+        let open = self.lock().least_busy();
+        // On a first try with a connection at hand no time has passed; that saves asking the clock.
+        let at_once = attempt == 0 && open.is_some();
+        let conn = open.map_or_else(|| self.pick(limit, begun), Ok)?;
+        let left = if at_once { Some(limit) } else { share_of(limit, begun.elapsed()) }.ok_or(Error::TimedOut)?;
+        match conn.submit(calls, attempt + 1 == TRIES) {
             Ok(ticket) => Ok(self.await_answer(&conn, ticket, left)),
             // It ended between the pick and the submission.
             Err(error @ Error::Unavailable { .. }) => Ok(Answer::Retry(error)),
@@ -293,15 +304,14 @@ impl Shared {
         }
     }
 
-    /// The open connection with the fewest requests in flight. While there is none, waits for the first try to connect.
+    /// An open connection. While there is none, waits for the first try to connect.
     fn pick(&self, limit: Duration, begun: Instant) -> Result<Arc<Conn>> {
         let too_late = || Error::unsent("no connection within the deadline");
         loop {
             let wait: Slot<()> = {
                 let mut state = self.lock();
-                let open = state.conns.iter().flatten().filter(|conn| !conn.is_ended());
-                if let Some(conn) = open.min_by_key(|conn| conn.in_flight()) {
-                    return Ok(Arc::clone(conn));
+                if let Some(conn) = state.least_busy() {
+                    return Ok(conn);
                 }
                 if state.closed {
                     return Err(closed());
