@@ -169,6 +169,9 @@ pub const PG_BATCH_STATEMENTS: usize = 256;
 pub const PG_STATEMENTS_MAX: usize = 256;
 /// Callers that wait while the first connection is being made; past it `Busy`.
 pub const PG_WAITERS_MAX: usize = 4096;
+/// While more requests than this are with the server, further ones are gathered until there are as many again, and then
+/// written in one system call (`benches/pg_select.rs`). Fewer are written at once.
+pub const PG_GATHER_REQUESTS: usize = 16;
 /// Read buffer of one connection; a larger message grows it for as long as it takes.
 pub const PG_READ_BYTES: usize = 64 << 10;
 /// Bytes of one message from the server; past it the connection is closed.
@@ -214,4 +217,5 @@ const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);
+const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2); // else it might never be met
 const _: () = assert!(PG_CONNECTIONS * PG_IN_FLIGHT_MAX >= 10_000); // what the client promises

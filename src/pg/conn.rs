@@ -85,8 +85,8 @@ struct Queue {
     abandoned: BTreeSet<u64>,
     /// Whether a thread sees to them.
     canceling: bool,
-    /// The coroutine waits for the socket and has nothing to write: a caller must wake it.
-    idle: bool,
+    /// The coroutine waits for the socket; whoever makes so many requests wait must wake it.
+    wake_at: usize,
     /// Why the session is over or is to end.
     end: Option<Error>,
 }
@@ -104,7 +104,7 @@ impl Conn {
             next_name: 0,
             abandoned: BTreeSet::new(),
             canceling: false,
-            idle: false,
+            wake_at: usize::MAX,
             end: None,
         };
         let conn = Arc::new(Self {
@@ -205,7 +205,10 @@ impl Conn {
         let waiter = Waiter { filler, cancels_before: self.cancels() };
         queue.pending.push_back(Pending { shape, starts_at, waiter });
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let must_wake = std::mem::take(&mut queue.idle);
+        let must_wake = queue.pending.len() >= queue.wake_at;
+        if must_wake {
+            queue.wake_at = usize::MAX;
+        }
         drop(queue);
         if must_wake {
             self.wake();
@@ -485,19 +488,26 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes over what callers have queued, unless the last lot is still being written.
+    /// Takes over what callers have queued, unless the last lot is still being written or the server has enough to do.
     fn take_requests(&mut self) -> Result<()> {
         let mut queue = self.conn.lock();
-        queue.idle = false;
+        queue.wake_at = usize::MAX;
         if let Some(why) = &queue.end {
             return Err(why.clone());
         }
-        if self.writing.is_empty() {
+        if self.writing.is_empty() && queue.pending.len() >= self.worth_writing() {
             self.writing.clear();
             std::mem::swap(&mut self.writing, &mut queue.out);
             self.expected.extend(queue.pending.drain(..));
         }
         Ok(())
+    }
+
+    /// How many requests must wait before they are written. One, unless the server has many before it anyway: it would
+    /// not get to another before it has answered those, so more of them can share a system call. Replies on the way
+    /// bring the coroutine back, so nothing waits here that could be worked on.
+    fn worth_writing(&self) -> usize {
+        if self.expected.len() > limits::PG_GATHER_REQUESTS { limits::PG_GATHER_REQUESTS } else { 1 }
     }
 
     fn has_output(&self) -> bool {
@@ -511,11 +521,12 @@ impl Driver {
             return false;
         }
         let mut queue = self.conn.lock();
-        if queue.end.is_some() || (!has_output && !queue.out.is_empty()) {
+        // While the kernel takes nothing, more requests are no reason to wake.
+        let wake_at = if has_output { usize::MAX } else { self.worth_writing() };
+        if queue.end.is_some() || queue.pending.len() >= wake_at {
             return false;
         }
-        // While the kernel takes nothing, more requests are no reason to wake.
-        queue.idle = !has_output;
+        queue.wake_at = wake_at;
         true
     }
 
