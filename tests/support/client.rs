@@ -193,6 +193,8 @@ impl Conn {
                 interim.push(response.status);
                 continue;
             }
+            // RFC 9110, section 8.6; a client that took it at its word would wait for a body.
+            assert!(response.status != 204 || response.header("Content-Length").is_none(), "{response:?}");
             if method != "HEAD" && response.status != 204 && response.status != 304 {
                 response.body = self.body(&response, deadline)?;
             }
@@ -267,6 +269,15 @@ impl Conn {
         match self.rest(Instant::now() + PATIENCE) {
             Ok(bytes) => bytes,
             Err(e) => panic!("not closed: {e}; so far {:?}", String::from_utf8_lossy(&self.pending)),
+        }
+    }
+
+    /// The next so many bytes, whatever they mean.
+    #[track_caller]
+    pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        match self.exactly(length, Instant::now() + PATIENCE) {
+            Ok(bytes) => bytes,
+            Err(e) => panic!("not {length} bytes: {e}; so far {:?}", String::from_utf8_lossy(&self.pending)),
         }
     }
 
