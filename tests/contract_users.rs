@@ -76,7 +76,7 @@ fn refuses_a_username() {
         post("/users", r#"{"Username": "x", "email": "x@example.com"}"#).fails(400, "username is required"),
         new_user(&"x".repeat(256), "x@example.com").fails(400, "username must be 255 characters or fewer"),
         new_user(&"é".repeat(256), "x@example.com").fails(400, "username must be 255 characters or fewer"),
-        new_user(&"x".repeat(100_000), "x@example.com").fails(400, "username must be 255 characters or fewer"),
+        new_user(&"x".repeat(50_000), "x@example.com").fails(400, "username must be 255 characters or fewer"),
         // PostgreSQL's text has no NUL; what the message is, the contract leaves open.
         new_user("a\0b", "x@example.com").fails_somehow(400),
         get("/users").lists([1, 2]),
