@@ -599,7 +599,7 @@ fn random_bytes_never_hurt() {
 const SHORT: Duration = Duration::from_secs(1);
 
 fn short_limit(flag: &str) -> Snip {
-    Launch::new().arg(flag).arg("1").start()
+    Launch::new().arg(flag).arg("1s").start()
 }
 
 /// Runs it and asserts that it took the short limit, more or less.
