@@ -1,3 +1,8 @@
-//! Servers that the tests start for themselves.
+//! What the black-box tests share. Each test file uses a part of it.
+#![allow(dead_code, reason = "every test file compiles all of it and uses a part")]
 
+pub mod case;
+pub mod client;
+pub mod command;
 pub mod postgres;
+pub mod snip;

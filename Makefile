@@ -1,0 +1,23 @@
+# Thin names for real commands; each recipe is what you would type yourself.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt setup
+.NOTPARALLEL:
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
+	cargo run --release
+
+test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
+	cargo test
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+fmt: ## format the code
+	cargo fmt
+
+setup: ## install what the tests need (Debian, Ubuntu); quick when all is there
+	ops/ci/setup.sh
