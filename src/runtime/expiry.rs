@@ -21,7 +21,12 @@ pub(super) trait Expire: Send + Sync {
 struct Lane {
     limit: Duration,
     waits: VecDeque<(Instant, Weak<dyn Expire>)>,
+    /// At this length the waits that are over are swept out from behind the one at the front.
+    sweep_at: usize,
 }
+
+/// Shorter lanes are not worth sweeping.
+const SWEEP_WAITS_MIN: usize = 4096;
 
 #[derive(Default)]
 struct Lanes {
@@ -52,7 +57,7 @@ impl Lanes {
         let lane = match self.lanes.iter().position(|lane| lane.limit == limit) {
             Some(at) => &mut self.lanes[at],
             None => {
-                self.lanes.push(Lane { limit, waits: VecDeque::new() });
+                self.lanes.push(Lane { limit, waits: VecDeque::new(), sweep_at: SWEEP_WAITS_MIN });
                 let last = self.lanes.len() - 1;
                 &mut self.lanes[last]
             }
@@ -61,6 +66,12 @@ impl Lanes {
         // the number of waits that are under way.
         while lane.waits.front().is_some_and(|(_, wait)| is_over(wait)) {
             lane.waits.pop_front();
+        }
+        // One long wait at the front would keep all that came after it, at full load hundreds of thousands. Sweeping at
+        // twice the length that the last sweep left costs each wait one more look.
+        if lane.waits.len() >= lane.sweep_at {
+            lane.waits.retain(|(_, wait)| !is_over(wait));
+            lane.sweep_at = SWEEP_WAITS_MIN.max(lane.waits.len() * 2);
         }
         lane.waits.push_back((deadline, wait));
     }
@@ -117,5 +128,36 @@ fn run(expiry: &'static Expiry) {
             }
             None => expiry.sooner.wait(lanes).unwrap_or_else(PoisonError::into_inner),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    struct Wait(AtomicBool);
+
+    impl Expire for Wait {
+        fn is_over(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn expire(&self) {}
+    }
+
+    #[test]
+    fn a_long_wait_does_not_keep_the_short_ones_behind_it() {
+        let (limit, now) = (Duration::from_secs(5), Instant::now());
+        let mut lanes = Lanes::default();
+        let long: Arc<dyn Expire> = Arc::new(Wait(AtomicBool::new(false)));
+        lanes.push(limit, now, Arc::downgrade(&long));
+        for _ in 0..100_000 {
+            let short: Arc<dyn Expire> = Arc::new(Wait(AtomicBool::new(false)));
+            lanes.push(limit, now, Arc::downgrade(&short));
+        }
+        assert!(lanes.lanes[0].waits.len() <= SWEEP_WAITS_MIN);
+        assert_eq!(lanes.due(now + limit).0.len(), 1, "the long wait is still there");
     }
 }
