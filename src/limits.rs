@@ -172,6 +172,8 @@ pub const PG_WAITERS_MAX: usize = 4096;
 /// While more requests than this are with the server, further ones are gathered until there are as many again, and then
 /// written in one system call (`benches/pg_select.rs`). Fewer are written at once.
 pub const PG_GATHER_REQUESTS: usize = 16;
+/// A write buffer larger than this is given back once it is written, so that bulk loads leave no memory behind.
+pub const PG_WRITE_KEEP_BYTES: usize = 256 << 10;
 /// Read buffer of one connection; a larger message grows it for as long as it takes.
 pub const PG_READ_BYTES: usize = 64 << 10;
 /// Bytes of one message from the server; past it the connection is closed.

@@ -71,6 +71,8 @@ pub(super) struct Conn {
 struct Queue {
     /// Requests not yet taken by the coroutine.
     out: BytesMut,
+    /// How much of `out` is whole requests: all of it, between two callers.
+    whole: usize,
     /// Their entries for the queue of replies.
     pending: VecDeque<Pending<Waiter>>,
     /// Bytes ever put into `out`.
@@ -96,6 +98,7 @@ impl Conn {
     pub fn start(session: Session, pooler: bool) -> Result<(Arc<Self>, Slot<()>)> {
         let queue = Queue {
             out: BytesMut::new(),
+            whole: 0,
             pending: VecDeque::new(),
             queued_bytes: 0,
             submitted: 0,
@@ -194,7 +197,9 @@ impl Conn {
         if self.in_flight() >= limits::PG_IN_FLIGHT_MAX {
             return Err(Error::Busy);
         }
-        let base = queue.out.len();
+        // Half a request is left behind only by a parameter whose encoding panicked.
+        let base = queue.whole;
+        queue.out.truncate(base);
         let shape = queue.write_bounded(base, write)?;
 
         let (slot, filler) = slot();
@@ -313,9 +318,11 @@ impl Queue {
             }
         });
         match &written {
-            Ok(_) => self.to_close.clear(),
+            Ok(Shape::Batch { closes, .. }) => drop(self.to_close.drain(..*closes)),
+            Ok(Shape::Script) => {}
             Err(_) => self.out.truncate(base),
         }
+        self.whole = self.out.len();
         written
     }
 
@@ -432,6 +439,8 @@ struct Driver {
     input: Input,
     /// What is being written; its front is what the kernel has not taken.
     writing: BytesMut,
+    /// How much that was at first.
+    lot_bytes: usize,
     /// Bytes handed over to the kernel (or to TLS) since the beginning.
     sent_bytes: u64,
     /// Edges seen: the socket may have bytes, may take bytes. Only a system call that would block unsets them.
@@ -450,6 +459,7 @@ impl Driver {
             expected: Expected::new(),
             input: Input::new(unread),
             writing: BytesMut::new(),
+            lot_bytes: 0,
             sent_bytes: 0,
             readable: true,
             writable: true,
@@ -476,7 +486,7 @@ impl Driver {
         self.take_requests()?;
         self.write(io.inner()).map_err(|error| broken("writing", &error))?;
         if self.read(io.inner())? == Reading::More {
-            yield_to_reactor();
+            runtime::yield_to_reactor();
             return Ok(());
         }
         if self.may_wait() {
@@ -496,8 +506,11 @@ impl Driver {
             return Err(why.clone());
         }
         if self.writing.is_empty() && queue.pending.len() >= self.worth_writing() {
+            let whole = std::mem::take(&mut queue.whole);
+            queue.out.truncate(whole);
             self.writing.clear();
             std::mem::swap(&mut self.writing, &mut queue.out);
+            self.lot_bytes = whole;
             self.expected.extend(queue.pending.drain(..));
         }
         Ok(())
@@ -545,6 +558,10 @@ impl Driver {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        if self.writing.is_empty() && self.lot_bytes > limits::PG_WRITE_KEEP_BYTES {
+            self.writing = BytesMut::new();
+            self.lot_bytes = 0;
         }
         Ok(())
     }
@@ -680,6 +697,7 @@ impl Drop for Driver {
         self.conn.ended.store(true, Ordering::Release);
         let unsent = std::mem::take(&mut queue.pending);
         queue.out = BytesMut::new();
+        queue.whole = 0;
         drop(queue);
         let sent = std::mem::replace(&mut self.expected, Expected::new()).into_rest();
         self.conn.in_flight.store(0, Ordering::Relaxed);
@@ -719,16 +737,6 @@ fn write_tls(tls: &mut ClientConnection, mut socket: &Socket, bytes: &[u8]) -> i
         // The bytes are TLS's now; the rest of what it holds goes out when the socket takes more.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => Ok(taken),
         Err(error) => Err(error),
-    }
-}
-
-/// Lets everything else run that is ready, new events of sockets included. (A plain yield would not: the run queue is
-/// emptied before sockets are looked at.)
-fn yield_to_reactor() {
-    let (slot, filler) = slot();
-    if runtime::spawn(limits::CONNECTION_STACK_WORDS, move || filler.fill(())).is_ok() {
-        // Filled or not, the turn is over.
-        let _ = slot.wait_until_filled();
     }
 }
 
