@@ -208,8 +208,12 @@ fn a_server_without_tls_is_refused_when_tls_is_asked_for() {
 
 // ---- Asking and answering --------------------------------------------------------------------------------------
 
-/// Sends and receives values that fill many read buffers.
+/// Sends and receives values that fill many buffers.
 fn check_large_values(pool: &Pool) {
+    static LENGTH: Statement = Statement::new("length", "SELECT length($1)", &[Type::TEXT]).read_only();
+    let megabytes = "snip".repeat(1 << 20);
+    let rows = pool.query(&LENGTH, &[&megabytes]).unwrap();
+    assert_eq!(rows.first().unwrap().get::<i32>(0), Ok(4 << 20));
     static REPEAT: Statement =
         Statement::new("repeat", "SELECT repeat($1, 40) FROM generate_series(1, 5)", &[Type::TEXT]).read_only();
     let text = "snip".repeat(20_000);
@@ -415,10 +419,23 @@ fn statements_are_prepared_anew_when_the_session_or_a_table_changed() {
     let rows = pool.query(&STAR, &[&1i64]).unwrap();
     assert_eq!(rows.columns().len(), 2, "the new column is there");
     assert_eq!(rows.first().unwrap().get::<&str>(1), Ok("x"));
+    // The same on a lease, with a script in between, which cannot carry the order to drop the stale statement.
+    let mut lease = pool.lease().unwrap();
+    lease.query(&STAR, &[&1i64]).unwrap();
+    server.psql("ALTER TABLE t ADD COLUMN note text");
+    lease.script("BEGIN").unwrap();
+    assert_eq!(lease.query(&STAR, &[&1i64]).unwrap_err().sqlstate(), Some("0A000"), "a transaction is not repeated");
+    lease.script("ROLLBACK").unwrap();
+    assert_eq!(lease.query(&STAR, &[&1i64]).unwrap().columns().len(), 3);
+    static KNOWN: Statement =
+        Statement::new("known", "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT *%'", &[]);
+    assert_eq!(lease.query(&KNOWN, &[]).unwrap().len(), 1, "the stale statement was dropped");
+    drop(lease);
+    server.psql("ALTER TABLE t DROP COLUMN note");
     server.psql("ALTER TABLE t ALTER COLUMN name TYPE varchar(9)");
     assert_eq!(pool.query(&STAR, &[&1i64]).unwrap().columns()[1].ty, Type::VARCHAR);
     let stats = pool.stats();
-    assert_eq!((stats.connects, stats.errors), (1, 0), "callers noticed nothing");
+    assert_eq!((stats.connects, stats.errors), (2, 1), "callers other than the one in a transaction noticed nothing");
     assert!(stats.repeats > 0);
     let prepared: i64 = {
         static COUNT: Statement = Statement::new("count", "SELECT count(*) FROM pg_prepared_statements", &[]);
