@@ -21,6 +21,7 @@ fn part(parameters: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[track_caller]
 fn form(parts: impl IntoIterator<Item = Vec<u8>>) -> Case {
     let mut body: Vec<u8> = parts.into_iter().flatten().collect();
     body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
@@ -30,6 +31,7 @@ fn form(parts: impl IntoIterator<Item = Vec<u8>>) -> Case {
 }
 
 /// An upload of this CSV.
+#[track_caller]
 fn upload(csv: impl AsRef<[u8]>) -> Case {
     form([part(r#"name="file"; filename="users.csv""#, csv.as_ref())])
 }
@@ -164,7 +166,7 @@ fn finds_the_part() {
         get("/users/2").gives(200, user(2, "bob", "bob@example.com", "<time>")),
         get("/users").lists([1, 2]),
     ]);
-    check([form([part(r#"filename="a \"quoted\" name.csv"; name="file""#, csv)]).gives(201, imported(1))]);
+    check([form([part(r#"name="file"; filename="a \"quoted\" name.csv""#, csv)]).gives(201, imported(1))]);
     check([request("POST", "/users/bulk")
         .header("Content-Type", r#"Multipart/Form-Data; charset=utf-8; boundary="a:b""#)
         .body("--a:b\r\ncontent-disposition: form-data; name=file; filename=u.csv\r\n\r\nusername,email\r\n--a:b--\r\n")

@@ -140,6 +140,8 @@ fn refuses_details() {
 fn filters() {
     check([
         get("/{code}").leads_to("https://example.com/1"),
+        // A click gets its number when it is stored; being asked for brings that about.
+        get("/events").lists([3, 2, 1]),
         post("/events", r#"{"url_id": 2, "event_type": "a b&c=é", "user_id": 1}"#).answers(201),
         post("/events", r#"{"url_id": 1, "event_type": "seen"}"#).answers(201),
         // 1 created (url 1, user 1), 2 created (2, 2), 3 redirect (1, 1), 4 "a b&c=é" (2, 1), 5 seen (1, none)
@@ -181,6 +183,39 @@ fn filters() {
             get(format!("/events?user_id={value}")).fails(400, "user_id must be an integer"),
         ]
     }));
+}
+
+#[test]
+fn newest_first_goes_by_time() {
+    let snip = Snip::start();
+    let mut client = snip.client();
+    let (id, code) = client.shorten("https://example.com/");
+    let mut wanted = vec!["created".to_owned()];
+    for n in 0..5 {
+        client.get(&format!("/{code}")).expect(302);
+        wanted.push("redirect".to_owned());
+        let kind = format!("kind{n}");
+        client.post_json("/events", &json!({ "url_id": id, "event_type": kind }).to_string()).expect(201);
+        wanted.push(kind);
+    }
+    wanted.reverse();
+    for path in ["/events".to_owned(), format!("/urls/{id}/events"), format!("/events?url_id={id}")] {
+        let events = client.get(&path).expect(200).json();
+        let kinds: Vec<_> =
+            events.as_array().expect("a list").iter().map(|event| event["event_type"].clone()).collect();
+        assert_eq!(kinds, wanted, "{path}");
+    }
+    // One after the other by `after_id`, none twice, none left out.
+    let mut seen = Vec::new();
+    let mut path = "/events?per_page=2".to_owned();
+    loop {
+        let page = client.get(&path).expect(200).json();
+        let page = page.as_array().expect("a list");
+        let Some(last) = page.last() else { break };
+        seen.extend(page.iter().map(|event| event["event_type"].clone()));
+        path = format!("/events?per_page=2&after_id={}", last["id"]);
+    }
+    assert_eq!(seen, wanted);
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn first(title: &str, is_active: bool) -> String {
     object(1, json!(1), "<code>", "https://example.com/first", json!(title), is_active)
 }
 
+#[track_caller]
 fn shorten(url: &str) -> Case {
     post("/urls", json!({ "url": url }).to_string())
 }

@@ -21,6 +21,7 @@ fn check(cases: impl IntoIterator<Item = Case>) {
     snip.assert_alive();
 }
 
+#[track_caller]
 fn new_user(username: &str, email: &str) -> Case {
     post("/users", json!({ "username": username, "email": email }).to_string())
 }

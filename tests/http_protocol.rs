@@ -228,7 +228,7 @@ fn a_request_may_come_byte_by_byte() {
     let mut conn = snip.connect();
     let chunked = "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
                    Transfer-Encoding: chunked\r\n\r\n\
-                   1\r\n{\r\n2A;a=b\r\n\"username\": \"bits\", \"email\": \"bits@b.c\"\r\n1\r\n}\r\n0\r\nTrailer: x\r\n\r\n";
+                   1\r\n{\r\n27;a=b\r\n\"username\": \"bits\", \"email\": \"bits@b.c\"\r\n1\r\n}\r\n0\r\nTrailer: x\r\n\r\n";
     for request in [post_user(1).as_str(), chunked, GET_LIVEZ] {
         for byte in request.bytes() {
             conn.send([byte]);

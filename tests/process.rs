@@ -304,8 +304,15 @@ fn serve_is_the_default_command() {
 
 #[test]
 fn a_flag_beats_its_variable() {
-    let snip = Launch::new().env("SNIP_LISTEN", "nonsense").env("SNIP_DATA_DIR", "/dev/null/nowhere").start();
+    let other = new_place();
+    let address = free_port();
+    let snip = Launch::new()
+        .env("SNIP_LISTEN", &address.to_string())
+        .env("SNIP_DATA_DIR", other.data_dir().to_str().expect("a plain path"))
+        .start();
     snip.client().get("/livez").expect(200);
+    assert!(Conn::try_open(&Address::Tcp(address)).is_err(), "it listens where the variable says, too");
+    assert!(!other.data_dir().exists());
 }
 
 #[test]

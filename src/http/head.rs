@@ -132,12 +132,16 @@ fn partial(bytes: &[u8]) -> Result<Parsed<'static>, Refusal> {
     Ok(Parsed::Partial)
 }
 
-/// `HTTP/` and a number is a version, only not ours; anything else is bad syntax.
+/// `HTTP/` and a number as the third word is a version, only not ours; anything else is bad syntax. A blank within the
+/// target makes four words (RFC 9112, section 3.2).
 fn version_refusal(bytes: &[u8]) -> Refusal {
     let line = bytes.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty()).unwrap_or(b"");
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or(b"");
+    let mut words = line.split(|&b| b == b' ').skip(2);
+    let (version, more) = (words.next().unwrap_or(b""), words.next());
     match version.strip_prefix(b"HTTP/") {
-        Some([b'0'..=b'9', rest @ ..]) if rest.len() <= 2 && rest.iter().all(|&b| b == b'.' || b.is_ascii_digit()) => {
+        Some([b'0'..=b'9', rest @ ..])
+            if more.is_none() && rest.len() <= 2 && rest.iter().all(|&b| b == b'.' || b.is_ascii_digit()) =>
+        {
             Refusal::VERSION_NOT_SUPPORTED
         }
         _ => Refusal::BAD_REQUEST,
@@ -473,6 +477,7 @@ mod tests {
             bad(line, headers, Refusal::BAD_REQUEST);
         }
         bad("GET / HTTP/2.0", H, Refusal::VERSION_NOT_SUPPORTED);
+        bad("GET /a b HTTP/1.1", H, Refusal::BAD_REQUEST);
         bad("GET / HTTP/1.2", H, Refusal::VERSION_NOT_SUPPORTED);
     }
 
