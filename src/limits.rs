@@ -6,9 +6,10 @@ use std::time::Duration;
 
 // ---- Coroutines ------------------------------------------------------------------------------------------------
 
-/// Stack of a connection's coroutine, in machine words (128 KiB; only touched pages cost memory).
-/// Overflow hits a guard page and kills the process, so nothing on it may recurse on network input.
-pub const CONNECTION_STACK_WORDS: usize = 0x4000;
+/// Stack of a connection's coroutine, in machine words (128 KiB; only touched pages cost memory). A guard page stops
+/// what outgrows it: that coroutine never ends, so nothing on it may recurse on network input. Unoptimized code needs
+/// more: there the JSON parser alone puts a quarter of a megabyte of tables on the stack (optimized: under 16 KiB).
+pub const CONNECTION_STACK_WORDS: usize = if cfg!(debug_assertions) { 0x20000 } else { 0x4000 };
 /// Stack of a database or cache socket's coroutine, in machine words (256 KiB).
 pub const SOCKET_STACK_WORDS: usize = 0x8000;
 /// Stacks that `may` keeps for reuse. Each is touched when the pool is made, so it costs memory while idle.
@@ -97,8 +98,8 @@ pub const CLICKS_QUEUE_MAX: usize = 65_536;
 pub const CLICKS_BATCH_MAX: usize = 4096;
 /// How long a click waits for others to share its transaction.
 pub const CLICKS_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a read of events waits for the clicks before it.
-pub const CLICKS_FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a read of events waits for the clicks before it; past it 503.
+pub const CLICKS_FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before clicks that the store refused are offered again: from this, doubled each time, up to the next.
 pub const CLICKS_RETRY_MIN: Duration = Duration::from_millis(100);
 /// Time for the last clicks at shutdown, even if the drain has used all of its own.

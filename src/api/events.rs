@@ -15,7 +15,7 @@ impl Api {
             url_id: query.integer("url_id", "url_id must be an integer")?,
             user_id: query.integer("user_id", "user_id must be an integer")?,
         };
-        self.clicks.flush();
+        self.ship_clicks()?;
         let events = self.store.events(filter, query.page()).map_err(store_error)?;
         reply::ok(response, |out| json::write_array(out, &events, json::write_event));
         Ok(())
@@ -23,7 +23,7 @@ impl Api {
 
     pub(super) fn list_url_events(&self, id: Id, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
         let page = Query::new(request.head.query).page();
-        self.clicks.flush();
+        self.ship_clicks()?;
         let events = self.store.url_events(id, page).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
         reply::ok(response, |out| json::write_array(out, &events, json::write_event));
         Ok(())

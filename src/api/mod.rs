@@ -109,6 +109,15 @@ impl Api {
         }
     }
 
+    /// Has the clicks so far stored, for a read that must see them. A count that misses some would be a lie.
+    fn ship_clicks(&self) -> Handled {
+        if self.clicks.flush() {
+            return Ok(());
+        }
+        tracing::warn!("clicks are not stored yet; the read was turned away");
+        Err(Error::Unavailable)
+    }
+
     /// A number for a request that is worth a line in the log.
     fn next_request_id(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1

@@ -56,9 +56,9 @@ fn one_segment(segment: &str) -> Route<'_> {
     }
 }
 
-/// A decoded `%2F` separates segments as a plain slash does; what is not UTF-8 names nothing.
+/// A decoded `%2F` separates segments as a plain slash does; what is not UTF-8 is no code that exists.
 fn decoded(rest: &str) -> Route<'static> {
-    let Ok(path) = percent_decode_str(rest).decode_utf8() else { return Route::NotFound };
+    let path = percent_decode_str(rest).decode_utf8_lossy();
     let route = if path.contains('/') { segments(&path) } else { one_segment(&path) };
     match route {
         Route::Code(code) => Route::Code(Cow::Owned(code.into_owned())),
@@ -140,6 +140,7 @@ mod tests {
         check("/ab%63", Route::Code("abc".into()));
         check("/heal%74h", Route::Health);
         check("/urls%2F5", Route::Url(5));
+        check("/%FF", Route::Code("\u{fffd}".into()));
         check("*", Route::Server);
         for path in [
             "/",

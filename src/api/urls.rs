@@ -28,7 +28,7 @@ impl Api {
     }
 
     pub(super) fn show_stats(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        self.clicks.flush();
+        self.ship_clicks()?;
         let stats = self.store.url_stats(id).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
         reply::ok(response, |out| json::write_stats(out, &stats));
         Ok(())

@@ -88,19 +88,20 @@ impl Clicks {
         }
     }
 
-    /// Waits until every click taken in so far is stored, so that a read sees them. Gives up after
-    /// [`CLICKS_FLUSH_DEADLINE`]: then the store is in trouble, and the read will tell.
-    pub fn flush(&self) {
+    /// Waits until every click taken in so far is stored, so that a read sees them. False after
+    /// [`CLICKS_FLUSH_DEADLINE`]: a read would miss some.
+    #[must_use]
+    pub fn flush(&self) -> bool {
         let mut queue = self.shared.lock();
         let newest = queue.taken_in;
         if self.shared.stats.stored.load(Ordering::Relaxed) >= newest {
-            return;
+            return true;
         }
         let (slot, filler) = slot();
         queue.waiters.push((newest, filler));
         self.shared.news.notify_one();
         drop(queue);
-        let _ = slot.wait(CLICKS_FLUSH_DEADLINE);
+        slot.wait(CLICKS_FLUSH_DEADLINE).is_ok()
     }
 
     /// Stores what is left and ends the thread. Returns the number of clicks that the store would not take within

@@ -156,7 +156,9 @@ impl<S: Service> Server<S> {
         let deadline = Instant::now() + limit;
         self.shared.is_draining.store(true, Ordering::Relaxed);
         self.listening.iter().for_each(Listening::wake);
-        let accepting_ended = self.listening.into_iter().all(|listening| listening.wait_closed(limit));
+        // Each is waited for, whatever came of the one before.
+        let accepting_ended =
+            self.listening.into_iter().map(|listening| listening.wait_closed(limit)).fold(true, |all, one| all && one);
         self.shared.watch.wake_all();
         let (lock, told) = &self.shared.ended;
         let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
