@@ -1,27 +1,25 @@
 //! Holds the documentation to the program: every setting, every metric, every link.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const SNIP: &str = env!("CARGO_BIN_EXE_snip");
+use support::command::{self, run, text_of};
+use support::snip::Snip;
+
+/// More than the program ever takes to print its help.
+const LIMIT: Duration = Duration::from_secs(30);
 const COMMANDS: [&str; 4] = ["serve", "seed", "healthcheck", "migrate"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn text(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn page(name: &str) -> String {
-    text(&root().join("docs").join(name))
+    text_of(&root().join("docs").join(name))
 }
 
 /// Whether `page` has `name` as a word of its own: not as a part of a longer name.
@@ -46,11 +44,8 @@ fn names_are_found_as_words() {
 
 // ---- Settings --------------------------------------------------------------------------------------------------
 
-fn help(command: &str) -> String {
-    // What the environment says of a variable is printed beside its name, so nothing of it is passed on.
-    let output = Command::new(SNIP).args([command, "--help"]).env_clear().output().expect("snip runs");
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("help is UTF-8")
+fn help(of: &[&str]) -> String {
+    run(command::snip().args(of).arg("--help"), LIMIT).success().stdout
 }
 
 /// Flags and variables that a help text names.
@@ -65,7 +60,7 @@ fn settings(help: &str) -> BTreeSet<String> {
 fn every_setting_is_documented() {
     let page = page("configuration.md");
     for command in COMMANDS {
-        let settings = settings(&help(command));
+        let settings = settings(&help(&[command]));
         assert!(settings.contains("--help"), "{command}: {settings:?}");
         assert_eq!(
             missing(&page, &settings),
@@ -73,15 +68,14 @@ fn every_setting_is_documented() {
             "snip {command} --help names what docs/configuration.md does not"
         );
     }
-    let serve = settings(&help("serve"));
+    let serve = settings(&help(&["serve"]));
     assert!(serve.contains("--listen") && serve.contains("SNIP_LISTEN"), "{serve:?}");
 }
 
 #[test]
 fn every_command_is_documented() {
     let page = page("configuration.md");
-    let help = Command::new(SNIP).arg("--help").env_clear().output().expect("snip runs").stdout;
-    let help = String::from_utf8(help).expect("help is UTF-8");
+    let help = help(&[]);
     let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list of commands");
     let names = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
@@ -92,67 +86,20 @@ fn every_command_is_documented() {
 
 // ---- Metrics ---------------------------------------------------------------------------------------------------
 
-/// A server on a unix socket in a folder of its own.
-struct Snip {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Snip {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let listen = format!("unix:{}", folder.path().join("s").display());
-        let child = Command::new(SNIP)
-            .args(["serve", "--listen", &listen, "--data-dir"])
-            .arg(folder.path())
-            .env_clear()
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("snip starts");
-        Self { child, folder }
-    }
-
-    fn connect(&self) -> UnixStream {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            match UnixStream::connect(self.folder.path().join("s")) {
-                Ok(stream) => return stream,
-                Err(error) => assert!(Instant::now() < deadline, "snip does not answer: {error}"),
-            }
-            sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = self.connect();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: snip\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer
-    }
-}
-
-impl Drop for Snip {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn every_metric_is_documented() {
     let snip = Snip::start();
     // Metrics with labels are served from their first use on.
-    snip.get("/health");
-    let answer = snip.get("/metrics");
-    let names: BTreeSet<_> = answer
+    snip.client().get("/health").expect(200);
+    let metrics = snip.client().get("/metrics").expect(200);
+    let names: BTreeSet<_> = metrics
+        .text()
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|rest| rest.split(' ').next())
         .map(str::to_owned)
         .collect();
-    assert!(names.contains("http_requests_total") && names.contains("redirects_total"), "{answer}");
+    assert!(names.contains("http_requests_total") && names.contains("redirects_total"), "{names:?}");
     assert_eq!(missing(&page("metrics.md"), &names), [""; 0], "/metrics serves what docs/metrics.md does not name");
 }
 
@@ -185,7 +132,7 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
 fn every_relative_link_leads_somewhere() {
     let mut broken = Vec::new();
     for page in pages() {
-        let markdown = text(&page);
+        let markdown = text_of(&page);
         for link in links(&markdown) {
             if link.contains("://") || link.starts_with("mailto:") {
                 continue;
@@ -193,7 +140,7 @@ fn every_relative_link_leads_somewhere() {
             let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
             let target = if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
             let leads = match anchor {
-                Some(anchor) if target.is_file() => anchors(&text(&target)).contains(anchor),
+                Some(anchor) if target.is_file() => anchors(&text_of(&target)).contains(anchor),
                 _ => target.exists(),
             };
             if !leads {
