@@ -1,0 +1,152 @@
+//! Holds the documentation to the program: every setting, every metric, every link.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use support::command::{self, run, text_of};
+use support::snip::Snip;
+
+/// More than the program ever takes to print its help.
+const LIMIT: Duration = Duration::from_secs(30);
+const COMMANDS: [&str; 4] = ["serve", "seed", "healthcheck", "migrate"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    text_of(&root().join("docs").join(name))
+}
+
+/// Whether `page` has `name` as a word of its own: not as a part of a longer name.
+fn has(page: &str, name: &str) -> bool {
+    let part_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    page.match_indices(name)
+        .any(|(at, _)| !page[..at].ends_with(part_of_name) && !page[at + name.len()..].starts_with(part_of_name))
+}
+
+fn missing(page: &str, names: &BTreeSet<String>) -> Vec<String> {
+    names.iter().filter(|name| !has(page, name)).cloned().collect()
+}
+
+#[test]
+fn names_are_found_as_words() {
+    let check = |page: &str, expect: bool| assert_eq!(has(page, "--log"), expect, "{page}");
+    check("| `--log` |", true);
+    check("--log-level, --log", true);
+    check("--log-level", false);
+    check("", false);
+}
+
+// ---- Settings --------------------------------------------------------------------------------------------------
+
+fn help(of: &[&str]) -> String {
+    run(command::snip().args(of).arg("--help"), LIMIT).success().stdout
+}
+
+/// Flags and variables that a help text names.
+fn settings(help: &str) -> BTreeSet<String> {
+    let flags = help.split(|c: char| c.is_whitespace() || matches!(c, ',' | '<' | '[')).filter(|w| w.starts_with("--"));
+    let flags = flags.map(|word| word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned());
+    let variables = help.split("[env: ").skip(1).filter_map(|rest| rest.split('=').next()).map(str::to_owned);
+    flags.chain(variables).collect()
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let page = page("configuration.md");
+    for command in COMMANDS {
+        let settings = settings(&help(&[command]));
+        assert!(settings.contains("--help"), "{command}: {settings:?}");
+        assert_eq!(
+            missing(&page, &settings),
+            [""; 0],
+            "snip {command} --help names what docs/configuration.md does not"
+        );
+    }
+    let serve = settings(&help(&["serve"]));
+    assert!(serve.contains("--listen") && serve.contains("SNIP_LISTEN"), "{serve:?}");
+}
+
+#[test]
+fn every_command_is_documented() {
+    let page = page("configuration.md");
+    let help = help(&[]);
+    let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list of commands");
+    let names = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let commands: BTreeSet<_> = names.map(|name| format!("snip {name}")).collect();
+    assert!(commands.contains("snip serve"), "{commands:?}");
+    assert_eq!(missing(&page, &commands), [""; 0], "snip --help names what docs/configuration.md does not");
+}
+
+// ---- Metrics ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn every_metric_is_documented() {
+    let snip = Snip::start();
+    // Metrics with labels are served from their first use on.
+    snip.client().get("/health").expect(200);
+    let metrics = snip.client().get("/metrics").expect(200);
+    let names: BTreeSet<_> = metrics
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|rest| rest.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    assert!(names.contains("http_requests_total") && names.contains("redirects_total"), "{names:?}");
+    assert_eq!(missing(&page("metrics.md"), &names), [""; 0], "/metrics serves what docs/metrics.md does not name");
+}
+
+// ---- Links -----------------------------------------------------------------------------------------------------
+
+fn pages() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
+    let top = ["README.md", "CHANGELOG.md"].map(|name| root().join(name));
+    docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).chain(top).collect()
+}
+
+/// The targets of a page's links and pictures, those in blocks of code aside.
+fn links(markdown: &str) -> Vec<&str> {
+    let prose = markdown.split("```").step_by(2);
+    prose.flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next()).collect()
+}
+
+/// The anchors that GitHub gives to a page's headings.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = markdown.split("```").step_by(2).flat_map(str::lines).filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let markdown = text_of(&page);
+        for link in links(&markdown) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
+            let leads = match anchor {
+                Some(anchor) if target.is_file() => anchors(&text_of(&target)).contains(anchor),
+                _ => target.exists(),
+            };
+            if !leads {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert_eq!(broken, [""; 0]);
+}
