@@ -157,8 +157,8 @@ impl<S: Service> Server<S> {
         self.shared.is_draining.store(true, Ordering::Relaxed);
         self.listening.iter().for_each(Listening::wake);
         // Each is waited for, whatever came of the one before.
-        let accepting_ended =
-            self.listening.into_iter().map(|listening| listening.wait_closed(limit)).fold(true, |all, one| all && one);
+        let still_accepting =
+            self.listening.into_iter().map(|listening| listening.wait_closed(limit)).filter(|closed| !closed).count();
         self.shared.watch.wake_all();
         let (lock, told) = &self.shared.ended;
         let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,6 +170,6 @@ impl<S: Service> Server<S> {
             guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.shared.watch.stop();
-        accepting_ended && self.shared.stats.open.load(Ordering::Relaxed) == 0
+        still_accepting == 0 && self.shared.stats.open.load(Ordering::Relaxed) == 0
     }
 }
