@@ -305,15 +305,8 @@ pub(super) fn url_stats(pool: &Pool, id: Id) -> StoreResult<Option<UrlStats>> {
 pub(super) fn create_url(pool: &Pool, new: NewUrl) -> StoreResult<ShortUrl> {
     let now = Timestamp::now();
     let (event_type, details) = new.created_event();
-    let params: Params<'_> = &[
-        &new.user_id,
-        &new.short_code,
-        &new.original_url,
-        &new.title,
-        &now,
-        &event_type.as_str(),
-        &details.finish(),
-    ];
+    let params: Params<'_> =
+        &[&new.user_id, &new.short_code, &new.original_url, &new.title, &now, &event_type.as_str(), &details.finish()];
     let id = row(pool, &URL_INSERT, params, read_id)?.ok_or(StoreError::Missing(Reference::User))?;
     Ok(ShortUrl {
         id,
@@ -543,8 +536,7 @@ fn load_urls(lease: &mut Lease, urls: &[ShortUrl]) -> StoreResult<()> {
         let titles = column(urls, |url| url.title.as_deref());
         let actives = column(urls, |url| url.is_active);
         let (created, updated) = (column(urls, |url| url.created_at), column(urls, |url| url.updated_at));
-        lease
-            .query(&URLS_LOAD, &[&ids, &user_ids, &codes, &originals, &titles, &actives, &created, &updated])?;
+        lease.query(&URLS_LOAD, &[&ids, &user_ids, &codes, &originals, &titles, &actives, &created, &updated])?;
     }
     Ok(())
 }
@@ -571,7 +563,7 @@ fn column<'r, R, T>(rows: &'r [R], field: impl Fn(&'r R) -> T) -> Vec<T> {
 const ROW_BYTES: usize = 100;
 
 /// Cuts rows into pieces of about [`PG_CHUNK_BYTES`], in order.
-fn chunks<'r, T>(rows: &'r [T], text_bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &'r [T]> {
+fn chunks<T>(rows: &[T], text_bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let mut rest = rows;
     std::iter::from_fn(move || {
         let mut bytes = 0;

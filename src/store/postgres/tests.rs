@@ -22,9 +22,7 @@ const FIRST_PAGE: Page = Page { start: Start::Offset(0), limit: 100 };
 /// One server for all tests that do it no harm; its watchdog stops it when the process ends.
 fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        Postgres::start_with(&Setup { conf: "max_connections = 200\n".into(), ..Setup::default() })
-    })
+    SERVER.get_or_init(|| Postgres::start_with(&Setup { conf: "max_connections = 200\n".into(), ..Setup::default() }))
 }
 
 /// An empty database of its own on that server.
@@ -155,9 +153,12 @@ fn tables_that_are_not_ours_are_told_in_one_line() {
     database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (3, 'x')");
     check(Tables::Migrate, "from a newer version of snip (its schema is 3, the newest known here 2)");
     check(Tables::Check, "from a newer version");
-    database.psql("DELETE FROM snip_migrations WHERE version = 3; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2");
+    database.psql(
+        "DELETE FROM snip_migrations WHERE version = 3; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
+    );
     check(Tables::Migrate, "migration 2 in the database");
-    database.psql("DROP TABLE url_stats; DELETE FROM snip_migrations WHERE version = 2; CREATE TABLE url_stats (a int)");
+    database
+        .psql("DROP TABLE url_stats; DELETE FROM snip_migrations WHERE version = 2; CREATE TABLE url_stats (a int)");
     check(Tables::Migrate, "migration 2 of the database");
     let start = PostgresStore::start(database.config(), Tables::Migrate);
     assert!(start.is_err(), "waiting would not mend it");
@@ -208,7 +209,10 @@ fn a_database_of_another_program_is_adopted_without_loss() {
     let before = database.psql(sums);
     in_threads(3, |_| database.open().health().unwrap());
     assert_eq!(database.psql(sums), before, "no row is lost or changed");
-    assert_eq!(database.psql("SELECT count(*) FROM pg_constraint WHERE conrelid = 'events'::regclass AND contype = 'f'"), "0");
+    assert_eq!(
+        database.psql("SELECT count(*) FROM pg_constraint WHERE conrelid = 'events'::regclass AND contype = 'f'"),
+        "0"
+    );
     assert_eq!(database.psql("SELECT sum(redirect_count), count(*) FROM url_stats"), "3750|75");
     assert_eq!(database.psql("SELECT count(*) FROM urls WHERE updated_at = created_at"), "200");
     let store = database.open();
@@ -293,14 +297,15 @@ fn lists_use_their_indexes_and_never_sort() {
          ANALYZE",
     );
     let pool = &store.shared.pool;
+    // Where two filters leave a few rows only, the server may pick these by an index or two and sort them.
     let check = |statement: &Statement, values: &str| {
         let plan = plan(pool, statement, values);
-        // Where two filters leave a few rows only, the server may pick these by both indexes and sort them.
-        let may_sort = plan.contains("Recheck Cond: ((url_id = $1) AND (user_id = $2))");
+        let may_sort = statement.sql().matches(" = $").count() - statement.sql().matches("id = $4").count() > 1;
         let is_good = plan.contains("Index") && !plan.contains("Seq Scan") && (may_sort || !plan.contains("Sort"));
         assert!(is_good, "{}:\n{plan}", statement.sql());
     };
-    let pages = [FIRST_PAGE, Page { start: Start::AfterId(70), limit: 25 }, Page { start: Start::Offset(50), limit: 25 }];
+    let pages =
+        [FIRST_PAGE, Page { start: Start::AfterId(70), limit: 25 }, Page { start: Start::Offset(50), limit: 25 }];
     for page in pages {
         let skips = page.start == Start::Offset(50);
         for bits in 0..8 {
@@ -349,7 +354,8 @@ fn a_hundred_writers_share_the_store() {
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
-    let counts = "SELECT (SELECT count(*) FROM users), (SELECT count(user_id) FROM urls), (SELECT count(*) FROM events),
+    let counts =
+        "SELECT (SELECT count(*) FROM users), (SELECT count(user_id) FROM urls), (SELECT count(*) FROM events),
         (SELECT count(user_id) FROM events), (SELECT sum(redirect_count) FROM url_stats)";
     assert_eq!(database.psql(counts), "50|50|500|250|300");
 }
@@ -397,7 +403,6 @@ fn the_seed_data_loads_in_less_than_two_seconds() {
     let begun = Instant::now();
     store.load(data.clone(), false).unwrap();
     let took = begun.elapsed();
-    println!("loaded in {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
     for url in &data.urls {
         let target = store.resolve(&url.short_code).unwrap();
@@ -461,7 +466,6 @@ fn a_server_killed_under_writers_loses_nothing_it_has_acknowledged() {
     }
     let events = server.psql("SELECT count(*), count(DISTINCT url_id), (SELECT count(*) FROM urls) FROM events");
     assert_eq!(events, format!("{0}|{0}|{0}", stored.len()), "each URL has its event, once");
-    println!("{} acknowledged, {} stored, {failures:?} refused", acknowledged.len(), stored.len());
 }
 
 #[test]
