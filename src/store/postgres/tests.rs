@@ -288,7 +288,7 @@ fn lists_use_their_indexes_and_never_sort() {
     database.psql(
         "INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n FROM generate_series(1, 5000) n;
          INSERT INTO urls (user_id, short_code, original_url, is_active)
-             SELECT 1 + (n * 7919) % 5000, 'c' || n, 'https://example.com', n % 10 > 0 FROM generate_series(1, 20000) n;
+             SELECT 1 + (n * 7919) % 5000, 'c' || n, 'https://example.com/' || repeat('x', 100), n % 10 > 0 FROM generate_series(1, 20000) n;
          INSERT INTO events (url_id, user_id, event_type, timestamp)
              SELECT 1 + (n * 7919::bigint) % 20000, CASE WHEN n % 2 > 0 THEN 1 + n % 5000 END,
                  (ARRAY['redirect', 'redirect', 'created', 'updated'])[1 + n % 4],
