@@ -1,5 +1,6 @@
 //! What can be set: flags and environment variables, checked once. `docs/configuration.md` explains each.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::api::TrustedProxies;
 use crate::http::{ListenAddress, Options};
 use crate::limits;
 use crate::log::{Format, Level};
+use crate::pg;
 
 /// Where the server listens when nobody says otherwise: not reachable from outside.
 const LISTEN_DEFAULT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
@@ -48,12 +50,95 @@ pub struct StoreArgs {
     /// Folder of the SQLite file; made when it is missing
     #[arg(long, env = "SNIP_DATA_DIR", value_name = "DIR", default_value = "./data")]
     pub data_dir: PathBuf,
+
+    /// PostgreSQL instead of SQLite: a postgres:// URL or libpq's key=value pairs. The variables DATABASE_HOST, _PORT,
+    /// _NAME, _USER and _PASSWORD may be set instead
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<Secret>,
+
+    /// A pooler in transaction mode, such as PgBouncer, stands before the database
+    #[arg(long, env = "SNIP_DATABASE_POOLER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    database_pooler: bool,
 }
 
+/// A text that is never shown: a URL may hold a password. Not looked into while the command line is read, for errors
+/// there repeat the value.
+#[derive(Clone)]
+struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The store that was chosen. Shown for people, without a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreChoice {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A database.
+    Postgres(pg::Config),
+}
+
+impl fmt::Display for StoreChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(file) => write!(f, "SQLite, {}", file.display()),
+            Self::Postgres(config) => write!(f, "PostgreSQL, {config}"),
+        }
+    }
+}
+
+/// The variables that name a database by its parts.
+const DATABASE_PARTS: [&str; 5] =
+    ["DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_PASSWORD"];
+
 impl StoreArgs {
-    /// The SQLite file.
-    pub fn sqlite_file(&self) -> PathBuf {
-        self.data_dir.join("snip.db")
+    /// The store that these settings and the environment ask for.
+    ///
+    /// # Errors
+    /// One line on what is contradictory, incomplete or malformed.
+    pub fn choose(&self) -> Result<StoreChoice, String> {
+        self.choose_with(|name| std::env::var(name).ok())
+    }
+
+    fn choose_with(&self, variable: impl Fn(&str) -> Option<String>) -> Result<StoreChoice, String> {
+        // Empty is as good as absent: that is how compose files and units pass what is not set.
+        let part = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let given: Vec<&str> = DATABASE_PARTS.into_iter().filter(|name| part(name).is_some()).collect();
+        let url = self.database_url.as_ref().map(|url| url.0.as_str()).filter(|url| !url.is_empty());
+        let config = match (url, given.first()) {
+            (None, None) => return self.sqlite(),
+            (Some(_), Some(part)) => {
+                return Err(format!("both --database-url (DATABASE_URL) and {part} are set: keep one of the two ways"));
+            }
+            (Some(url), None) => pg::Config::parse(url),
+            (None, Some(_)) => {
+                let needed =
+                    |name: &str| part(name).ok_or_else(|| format!("{} is set, but not {name}", given.join(", ")));
+                let [host, name, user] = [needed("DATABASE_HOST")?, needed("DATABASE_NAME")?, needed("DATABASE_USER")?];
+                let port = part("DATABASE_PORT").unwrap_or_else(|| "5432".to_owned());
+                pg::Config::from_parts(&host, &port, &name, &user, part("DATABASE_PASSWORD").as_deref())
+            }
+        };
+        let mut config = config.map_err(|error| error.to_string())?;
+        config.pooler |= self.database_pooler;
+        Ok(StoreChoice::Postgres(config))
+    }
+
+    fn sqlite(&self) -> Result<StoreChoice, String> {
+        if self.database_pooler {
+            return Err("--database-pooler is set, but no database is named".to_owned());
+        }
+        Ok(StoreChoice::Sqlite(self.data_dir.join("snip.db")))
     }
 }
 
@@ -63,6 +148,11 @@ pub struct ServeArgs {
     /// Which store.
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// Do not bring the database's tables up to date: refuse a database whose tables are not (PostgreSQL)
+    #[arg(long, env = "SNIP_NO_MIGRATE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    pub no_migrate: bool,
 
     #[command(flatten)]
     listen: ListenArgs,
@@ -223,6 +313,49 @@ mod tests {
             let args = serve(&[command, &["--listen", "127.0.0.1:1,unix:/s", "--listen", "[::1]:2"]].concat()).unwrap();
             assert_eq!(args.listen().len(), 3);
         }
+    }
+
+    fn choose(arguments: &[&str], variables: &[(&str, &str)]) -> Result<StoreChoice, String> {
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        serve(arguments).unwrap().store.choose_with(variable)
+    }
+
+    #[test]
+    fn the_store_is_chosen_by_url_or_by_parts() {
+        let check = |arguments: &[&str], variables: &[(&str, &str)], expect: &str| {
+            assert_eq!(choose(arguments, variables).unwrap().to_string(), expect, "{arguments:?} {variables:?}");
+        };
+        let parts = [("DATABASE_HOST", "db"), ("DATABASE_NAME", "snip"), ("DATABASE_USER", "ann")];
+        check(&["--data-dir", "/d"], &[], "SQLite, /d/snip.db");
+        check(&["--database-url="], &[("DATABASE_HOST", "")], "SQLite, ./data/snip.db");
+        check(&["--database-url", "postgres://ann:secret@db/snip"], &[], "PostgreSQL, ann@db:5432/snip");
+        check(&[], &parts, "PostgreSQL, ann@db:5432/snip");
+        check(&[], &[&parts[..], &[("DATABASE_PORT", "6000")]].concat(), "PostgreSQL, ann@db:6000/snip");
+        let with_password = choose(&[], &[&parts[..], &[("DATABASE_PASSWORD", "secret")]].concat()).unwrap();
+        let StoreChoice::Postgres(config) = &with_password else { panic!("{with_password:?}") };
+        assert!(config.password.is_some() && !config.pooler);
+        assert!(!format!("{with_password:?} {with_password}").contains("secret"));
+        for pooler in [&["--database-pooler"][..], &["--database-pooler=true"]] {
+            let chosen = choose(pooler, &parts).unwrap();
+            assert!(matches!(chosen, StoreChoice::Postgres(config) if config.pooler), "{pooler:?}");
+        }
+    }
+
+    #[test]
+    fn contradictory_stores_are_told_without_the_password() {
+        let check = |arguments: &[&str], variables: &[(&str, &str)], expect: &str| {
+            let error = choose(arguments, variables).unwrap_err();
+            assert!(error.contains(expect) && !error.contains("secret") && !error.contains('\n'), "{error}");
+        };
+        let url = ["--database-url", "postgres://ann:secret@db/snip"];
+        check(&url, &[("DATABASE_HOST", "db")], "keep one of the two ways");
+        check(&url, &[("DATABASE_PASSWORD", "secret")], "DATABASE_PASSWORD are set");
+        check(&[], &[("DATABASE_PASSWORD", "secret")], "DATABASE_PASSWORD is set, but not DATABASE_HOST");
+        check(&[], &[("DATABASE_HOST", "db"), ("DATABASE_NAME", "snip")], "but not DATABASE_USER");
+        check(&["--database-url", "mysql://ann:secret@db"], &[], "must begin with postgres://");
+        check(&["--database-pooler"], &[], "no database is named");
+        let shown = format!("{:?}", serve(&url).unwrap());
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]

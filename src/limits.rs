@@ -198,6 +198,12 @@ pub const PG_CANCEL_GRACE: Duration = Duration::from_secs(2);
 pub const PG_BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries to open a connection.
 pub const PG_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Bytes of rows that one statement of an import or of `snip seed` carries; more go in several.
+pub const PG_CHUNK_BYTES: usize = 1 << 20;
+/// How long a statement of a migration or of `snip seed` may take: it is a command's work, on tables of any size.
+pub const PG_COMMAND_DEADLINE: Duration = Duration::from_secs(3600);
+/// Pause between two tries to bring the tables of a database up to date that was not there at the start.
+pub const PG_SCHEMA_RETRY: Duration = Duration::from_millis(500);
 /// Silence after which the kernel asks whether the peer is still there.
 pub const PG_KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -221,4 +227,5 @@ const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);
 const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2); // else it might never be met
+const _: () = assert!(PG_CHUNK_BYTES * 4 <= PG_QUEUE_BYTES); // each row has some bytes beside its texts
 const _: () = assert!(PG_CONNECTIONS * PG_IN_FLIGHT_MAX >= 10_000); // what the client promises

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use snip::api::Api;
 use snip::clicks::Clicks;
-use snip::config::{Cli, Command, HealthcheckArgs, SeedArgs, ServeArgs, StoreArgs};
+use snip::config::{Cli, Command, HealthcheckArgs, SeedArgs, ServeArgs, StoreArgs, StoreChoice};
 use snip::http::{Bound, ListenAddress, Server};
 use snip::limits;
 use snip::links::Links;
+use snip::log::{Format, Level};
 use snip::metrics::Metrics;
 use snip::store::Store;
+use snip::store::postgres::{PostgresStore, Tables};
 use snip::store::sqlite::SqliteStore;
 use snip::{log, seed};
 
@@ -68,11 +71,30 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn open_store(args: &StoreArgs) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(Arc::new(SqliteStore::open(&args.sqlite_file())?))
+/// Settings that make no sense end the program as those do that the command line's own reader finds.
+fn choose_store(args: &StoreArgs) -> StoreChoice {
+    args.choose().unwrap_or_else(|why| Cli::command().error(ErrorKind::ValueValidation, why).exit())
+}
+
+/// The store for a command: there, or an error.
+fn open_store(choice: &StoreChoice) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match choice {
+        StoreChoice::Sqlite(file) => Arc::new(SqliteStore::open(file)?),
+        StoreChoice::Postgres(config) => Arc::new(PostgresStore::open(config.clone(), Tables::Migrate)?),
+    })
+}
+
+/// The store for a server, which may start before its database.
+fn start_store(choice: &StoreChoice, no_migrate: bool) -> anyhow::Result<Arc<dyn Store>> {
+    let tables = if no_migrate { Tables::Check } else { Tables::Migrate };
+    Ok(match choice {
+        StoreChoice::Sqlite(file) => Arc::new(SqliteStore::open(file)?),
+        StoreChoice::Postgres(config) => Arc::new(PostgresStore::start(config.clone(), tables)?),
+    })
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let choice = choose_store(&args.store);
     // Signals first: one that comes during the start is not to kill the process half-way.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
     let _log = log::start(args.log_level, args.log_format);
@@ -84,9 +106,9 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             "the system allows fewer file descriptors than connections; see ulimit -n"
         );
     }
-    let store = open_store(&args.store)?;
+    let store = start_store(&choice, args.no_migrate)?;
     let bound = args.listen().iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
-    announce(args, &bound);
+    announce(args, &choice, &bound);
 
     let connections = Arc::default();
     let api = Arc::new(Api::new(
@@ -122,10 +144,9 @@ fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<
 }
 
 /// Says where the service is and how to try it.
-fn announce(args: &ServeArgs, bound: &[Bound]) {
-    let file = args.store.sqlite_file();
+fn announce(args: &ServeArgs, store: &StoreChoice, bound: &[Bound]) {
     for bound in bound {
-        tracing::info!(address = %bound.address(), store = "sqlite", file = %file.display(), "listening");
+        tracing::info!(address = %bound.address(), %store, "listening");
         if let Some(address) = bound.tcp_address().filter(|address| !address.ip().is_loopback()) {
             tracing::warn!(%address, "reachable from outside this machine, and there is no access control");
         }
@@ -139,7 +160,7 @@ fn announce(args: &ServeArgs, bound: &[Bound]) {
     };
     let listening: Vec<String> = bound.iter().map(|bound| bound.address().to_string()).collect();
     say(&format!("Snip {} listens on {}", env!("CARGO_PKG_VERSION"), listening.join(", ")));
-    say(&format!("  store: SQLite, {}", file.display()));
+    say(&format!("  store: {store}"));
     if let Some((option, base)) = bound.first().map(|bound| at(bound.address())) {
         let body = r#"{"url": "https://example.com/hello"}"#;
         say(&format!("  try:   curl {option}{base}/urls -H 'Content-Type: application/json' -d '{body}'"));
@@ -147,8 +168,11 @@ fn announce(args: &ServeArgs, bound: &[Bound]) {
 }
 
 fn migrate(args: &StoreArgs) -> anyhow::Result<()> {
-    open_store(args)?;
-    say(&format!("The tables of {} are up to date.", args.sqlite_file().display()));
+    let choice = choose_store(args);
+    // What an adoption changed stands in the log.
+    let _log = log::start(Level::Info, Format::Text);
+    open_store(&choice)?;
+    say(&format!("The tables are up to date ({choice})."));
     Ok(())
 }
 
@@ -158,7 +182,7 @@ fn run_seed(args: &SeedArgs) -> anyhow::Result<()> {
         say(&format!("Wrote {written} to {}", args.dir.display()));
         return Ok(());
     }
-    let store = open_store(&args.store)?;
+    let store = open_store(&choose_store(&args.store))?;
     let loaded = seed::load(store.as_ref(), &args.dir, args.reset)?;
     say(&format!("Loaded {loaded}"));
     Ok(())

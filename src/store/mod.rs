@@ -4,6 +4,7 @@
 //! Every call may be made from a coroutine or from a plain thread. It blocks its caller alone (never the worker), for
 //! [`crate::limits::STORE_DEADLINE`] at the most, and then says [`crate::error::StoreError::Unavailable`].
 
+pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]

@@ -130,7 +130,12 @@ impl Postgres {
 
     /// Runs SQL as superuser over a connection of its own; gives the rows as text, fields separated by `|`.
     pub fn psql(&self, sql: &str) -> String {
-        let output = self.run_psql(sql);
+        self.psql_in("postgres", sql)
+    }
+
+    /// [`Postgres::psql`] in another database.
+    pub fn psql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.run_psql(database, sql);
         assert!(output.status.success(), "psql {sql:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
@@ -140,9 +145,9 @@ impl Postgres {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    fn run_psql(&self, sql: &str) -> std::process::Output {
+    fn run_psql(&self, database: &str, sql: &str) -> std::process::Output {
         let mut command = Command::new(binary("psql"));
-        command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"]);
+        command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]);
         command.arg("-h").arg(self.folder.path()).args(["-p", &self.port.to_string(), "-c", sql]);
         command.env("PGCONNECT_TIMEOUT", "10").output().unwrap()
     }
@@ -161,7 +166,7 @@ impl Postgres {
             if server.try_wait().unwrap().is_some() {
                 return false;
             }
-            if self.run_psql("SELECT 1").status.success() {
+            if self.run_psql("postgres", "SELECT 1").status.success() {
                 self.server = Some(server);
                 return true;
             }

@@ -1,0 +1,1 @@
+INSERT INTO snip_migrations (version, checksum) VALUES ($1, $2)

@@ -1,0 +1,1 @@
+SELECT to_regclass('snip_migrations') IS NOT NULL

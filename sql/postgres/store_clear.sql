@@ -1,0 +1,2 @@
+-- The sequences start again, so that later ids follow the highest of what is loaded next.
+TRUNCATE users, urls, events, url_stats RESTART IDENTITY

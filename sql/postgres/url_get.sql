@@ -1,0 +1,3 @@
+SELECT id::bigint, user_id::bigint, short_code, original_url, title, is_active, created_at, updated_at
+FROM urls
+WHERE id = $1

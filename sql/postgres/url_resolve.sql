@@ -1,0 +1,1 @@
+SELECT id::bigint, user_id::bigint, original_url FROM urls WHERE short_code = $1 AND is_active

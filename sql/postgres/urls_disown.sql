@@ -1,0 +1,1 @@
+UPDATE urls SET user_id = NULL WHERE user_id = $1
