@@ -1,12 +1,11 @@
 //! Starts and stops the built binary: each server on its own port, in its own folder, over its own store.
 
-use std::any::Any;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 
 use super::client::{Address, Client, Conn};
 use super::command::{self, text_of, wait};
+use super::postgres::Postgres;
 
 /// How long a server may take to get ready, and to stop.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -26,6 +26,8 @@ const PORT_TRIES: usize = 5;
 pub enum StoreKind {
     /// The embedded default: a file in the data folder.
     Sqlite,
+    /// A database of its own on the one PostgreSQL server that the test file starts.
+    Postgres,
 }
 
 impl StoreKind {
@@ -33,6 +35,7 @@ impl StoreKind {
     pub fn of_this_run() -> Self {
         match std::env::var("SNIP_TEST_STORE").as_deref() {
             Err(_) | Ok("sqlite") => Self::Sqlite,
+            Ok("postgres") => Self::Postgres,
             Ok(other) => panic!("SNIP_TEST_STORE={other} is no store the tests know"),
         }
     }
@@ -40,14 +43,25 @@ impl StoreKind {
     /// Makes a store that is empty: the arguments that lead the binary there, and what keeps it alive.
     fn lay_out(self) -> StorePlace {
         match self {
-            Self::Sqlite => StorePlace { args: Vec::new(), _guard: Box::new(()) },
+            Self::Sqlite => StorePlace { args: Vec::new() },
+            Self::Postgres => StorePlace { args: vec!["--database-url".to_owned(), new_database()] },
         }
     }
 }
 
 struct StorePlace {
     args: Vec<String>,
-    _guard: Box<dyn Any + Send + Sync>,
+}
+
+/// An empty database on the server of this test file, as a connection string. The server outlives the tests and goes
+/// with the process: its watchdog sees to that.
+fn new_database() -> String {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    static DATABASES: AtomicU32 = AtomicU32::new(0);
+    let server = SERVER.get_or_init(Postgres::start);
+    let name = format!("snip_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    server.psql(&format!("CREATE DATABASE {name}"));
+    server.url().replace("/postgres?", &format!("/{name}?"))
 }
 
 /// The folder and the store of a server; outlives it when the server is started again.
