@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,6 +27,8 @@ use snip::{log, seed};
 
 /// How long `healthcheck` waits for each step.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Exit code for a command line or an environment that makes no sense.
+const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -62,8 +63,12 @@ fn explain(error: &clap::Error) -> ExitCode {
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
+    complain(line);
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "snip: {line}; see snip --help");
-    ExitCode::from(2)
 }
 
 fn say(line: &str) {
@@ -73,7 +78,10 @@ fn say(line: &str) {
 
 /// Settings that make no sense end the program as those do that the command line's own reader finds.
 fn choose_store(args: &StoreArgs) -> StoreChoice {
-    args.choose().unwrap_or_else(|why| Cli::command().error(ErrorKind::ValueValidation, why).exit())
+    args.choose().unwrap_or_else(|why| {
+        complain(&why);
+        std::process::exit(BAD_SETTINGS.into())
+    })
 }
 
 /// The store for a command: there, or an error.

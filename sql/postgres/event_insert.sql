@@ -9,10 +9,6 @@ WITH url AS (
     SELECT url.id, (SELECT id FROM actor), $3, $4, $5
     FROM url
     WHERE $2 IS NULL OR EXISTS (SELECT 1 FROM actor)
-    RETURNING id, url_id
-), counted AS (
-    INSERT INTO url_stats AS stats (url_id, redirect_count)
-    SELECT url_id, 1 FROM event WHERE $3 = 'redirect'
-    ON CONFLICT (url_id) DO UPDATE SET redirect_count = stats.redirect_count + 1
+    RETURNING id
 )
 SELECT (SELECT id FROM event)::bigint, EXISTS (SELECT 1 FROM url)

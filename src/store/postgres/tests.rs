@@ -332,6 +332,26 @@ fn lists_use_their_indexes_and_never_sort() {
     assert!(database.psql(&format!("EXPLAIN {resolve}")).contains("urls_short_code_key"));
 }
 
+#[test]
+fn statistics_follow_a_plain_client() {
+    let database = Database::new();
+    let store = database.open();
+    let ids = ["one", "two"].map(|code| store.create_url(new_url(code, None)).unwrap().id);
+    let counts = || ids.map(|id| store.url_stats(id).unwrap().unwrap().redirect_count);
+    database.psql(
+        "CREATE ROLE reporter; GRANT SELECT, INSERT ON events TO reporter; GRANT USAGE ON SEQUENCE events_id_seq TO reporter;
+         SET ROLE reporter; SET search_path = pg_catalog;
+         INSERT INTO public.events (url_id, event_type) VALUES (1, 'redirect'), (2, 'redirect'), (1, 'seen'), (1, 'redirect')",
+    );
+    assert_eq!(counts(), [2, 1]);
+    database.psql("UPDATE events SET url_id = 2 WHERE id = (SELECT min(id) FROM events WHERE event_type = 'redirect')");
+    assert_eq!(counts(), [1, 2]);
+    database.psql("UPDATE events SET event_type = 'redirect' WHERE event_type = 'seen'");
+    assert_eq!(counts(), [2, 2]);
+    database.psql("DELETE FROM events WHERE url_id = 2 AND event_type = 'redirect'");
+    assert_eq!(counts(), [2, 0]);
+}
+
 // ---- Many at once ----------------------------------------------------------------------------------------------
 
 #[test]
