@@ -100,6 +100,7 @@ fn an_idle_server_ends_at_once() {
     let start = Instant::now();
     snip.stop();
     assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    assert!(!snip.log().contains("WARN"), "an orderly end is no reason to warn:\n{}", snip.log());
 }
 
 #[test]
