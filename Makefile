@@ -1,16 +1,23 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt setup
+.PHONY: help run test bench profile-build lint fmt setup
 .NOTPARALLEL:
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
 	cargo run --release
 
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
+	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
+
+bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
+	cargo bench --bench pg_select
+
+profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling
+	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --check
