@@ -52,7 +52,7 @@ fn help(of: &[&str]) -> String {
 fn settings(help: &str) -> BTreeSet<String> {
     let flags = help.split(|c: char| c.is_whitespace() || matches!(c, ',' | '<' | '[')).filter(|w| w.starts_with("--"));
     let flags = flags.map(|word| word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned());
-    let variables = help.split("[env: ").skip(1).filter_map(|rest| rest.split('=').next()).map(str::to_owned);
+    let variables = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned);
     flags.chain(variables).collect()
 }
 
