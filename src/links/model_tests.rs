@@ -187,7 +187,7 @@ impl World {
             commits: vec![0],
             list: Vec::new(),
             redis: Held::Missing,
-            saved: Held::Missing,
+            saved: value(1),
             refuses: false,
             instances: (0..INSTANCES).map(instance).collect(),
             leases: 0,
@@ -239,8 +239,8 @@ impl World {
             81..=85 => self.write(i)?,
             86..=87 => self.connect(i),
             88 => self.cut(i),
-            89..=91 => self.trouble(),
-            92..=95 => self.poll(i),
+            89..=92 => self.trouble(),
+            93..=95 => self.poll(i),
             _ => self.pass(),
         }
         Ok(())
@@ -270,7 +270,10 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.note(|_| "everything arrives".to_owned());
         self.refuses = false;
-        (0..INSTANCES).for_each(|i| self.connect(i));
+        // In half of the runs whoever is cut off stays so: a connection made anew heals more than it may have to.
+        if self.random.random_range(0..2) == 0 {
+            (0..INSTANCES).for_each(|i| self.connect(i));
+        }
         self.arrive()?;
         for _ in 0..=BOUND.as_millis() / LINK_POLL.as_millis() {
             self.let_pass(LINK_POLL.as_millis() as Millis + 1);
@@ -670,11 +673,13 @@ fn a_seed_is_the_same_run_each_time() {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "shown with --nocapture")]
 /// The test of the test: whatever is taken out, the model notices.
 #[test]
 fn without_one_of_its_parts_the_model_fails() {
     for without in [Without::Fence, Without::ReplaceOnly, Without::Rewind, Without::Board] {
-        let found = first_failure(0..200_000, without);
-        assert!(found.is_some(), "{without:?} is not missed");
+        let found = first_failure(0..400_000, without);
+        let (seed, _) = found.unwrap_or_else(|| panic!("{without:?} is not missed"));
+        println!("{without:?} is missed by seed {seed}");
     }
 }
