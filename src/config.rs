@@ -13,6 +13,7 @@ use crate::http::{ListenAddress, Options};
 use crate::limits;
 use crate::log::{Format, Level};
 use crate::pg;
+use crate::redis::Config as RedisConfig;
 
 /// Where the server listens when nobody says otherwise: not reachable from outside.
 const LISTEN_DEFAULT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
@@ -156,6 +157,14 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     listen: ListenArgs,
+
+    /// Second cache level, shared by instances: redis://, rediss:// or unix:///path, [user:password@]host[:port][/db]
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<RedisConfig>,
+
+    /// Memory of the in-process cache of links, in bytes
+    #[arg(long, env = "SNIP_CACHE_BYTES", value_name = "BYTES", default_value_t = limits::LINKS_LOCAL_BYTES)]
+    pub cache_bytes: u64,
 
     /// Peers whose X-Forwarded-For and X-Real-IP are believed: addresses, networks, 'loopback', 'unix'
     #[arg(long, env = "SNIP_TRUSTED_PROXIES", value_name = "LIST", default_value = "loopback,unix")]
@@ -369,6 +378,8 @@ mod tests {
         check(&["--head-timeout", "soon"], "expected a time such as");
         check(&["--max-connections", "0"], "1..=30000");
         check(&["--log-level", "loud"], "possible values");
+        check(&["--redis-url", "cache:6379"], "must begin with redis://");
+        check(&["--cache-bytes", "lots"], "invalid digit");
         check(&["--unknown"], "unexpected argument");
         check(&["--trusted-proxies", "10.0.0.0/99"], "neither an address");
     }

@@ -87,11 +87,40 @@ pub const LINK_OVERHEAD_BYTES: u64 = 160;
 /// Codes remembered as unknown or inactive. They have a cache of their own, so that a scan of random codes cannot push
 /// real links out.
 pub const ABSENT_CODES_MAX: usize = 4096;
-/// How long a cached link is served before the store is asked again: the bound on staleness when somebody else than this
-/// process writes to the store.
+/// How long a link in memory is served when nothing vouches for it: the bound on staleness then.
 pub const LINK_TTL: Duration = Duration::from_secs(10);
+/// The same while changes are being heard of, by way of Redis or of the store.
+pub const LINK_TTL_ATTESTED: Duration = Duration::from_secs(60);
 /// The same for codes remembered as unknown or inactive.
 pub const ABSENT_TTL: Duration = Duration::from_secs(1);
+/// How often the store's list of changed links is read on.
+pub const LINK_POLL: Duration = Duration::from_secs(1);
+/// For how long a reading of that list vouches for what is in memory, from its beginning: the bound on staleness when
+/// Redis is away and the store answers.
+pub const LINK_ATTESTED_FOR: Duration = Duration::from_secs(3);
+/// Entries of that list read, and brought into Redis, at a time.
+pub const LINK_CHANGES_PAGE: u32 = 512;
+/// How far back the list goes that must have been read before Redis is trusted: further than any value in Redis can be
+/// old, by which much a transaction may take from its change to its commit.
+pub const LINK_CHANGES_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// How long entries stay in that list.
+pub const LINK_CHANGES_KEPT: Duration = Duration::from_secs(30 * 60);
+/// How often older ones are dropped.
+pub const LINK_CHANGES_FORGET: Duration = Duration::from_secs(60);
+/// How long a link stays in Redis, give or take the next: so that what was written together does not end together.
+pub const REDIS_LINK_TTL: Duration = Duration::from_secs(600);
+/// The largest deviation from that.
+pub const REDIS_LINK_TTL_JITTER: Duration = Duration::from_secs(60);
+/// How long an instance that found nothing in Redis may take to ask the store and fill: longer than the store's deadline.
+pub const REDIS_LEASE_TTL: Duration = Duration::from_secs(10);
+/// Bytes of a value in Redis; a longer one is garbage, and a longer link is not written.
+pub const CACHED_LINK_BYTES_MAX: usize = 64 * 1024;
+/// Links read, leased and filled at a time by the warm-up.
+pub const WARM_UP_PAGE: u32 = 256;
+/// How long the warm-up rests between two pages, as a multiple of the time the last one took: requests come first.
+pub const WARM_UP_REST: u32 = 1;
+/// Time after which the warm-up ends, done or not, and the life of the lock that makes one instance do it.
+pub const WARM_UP_LIMIT: Duration = Duration::from_secs(300);
 /// Clicks waiting to be stored. Past it a click is shed: counted, not stored; the redirect goes on.
 pub const CLICKS_QUEUE_MAX: usize = 65_536;
 /// Clicks stored in one transaction.
@@ -154,6 +183,11 @@ pub const SQLITE_PAGE_CACHE_KIB: i64 = 4096;
 /// Bytes that the write-ahead log of SQLite keeps on disk after a checkpoint; a burst may make it longer for a while.
 pub const SQLITE_WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
 
+// ---- Connections to PostgreSQL and Redis -------------------------------------------------------------------------
+
+/// Silence after which the kernel asks whether the peer is still there.
+pub const SOCKET_KEEPALIVE: Duration = Duration::from_secs(30);
+
 // ---- PostgreSQL ------------------------------------------------------------------------------------------------
 
 /// Connections that all callers of an instance share. One backend does some 20,000 point queries a second.
@@ -204,8 +238,45 @@ pub const PG_CHUNK_BYTES: usize = 1 << 20;
 pub const PG_COMMAND_DEADLINE: Duration = Duration::from_secs(3600);
 /// Pause between two tries to bring the tables of a database up to date that was not there at the start.
 pub const PG_SCHEMA_RETRY: Duration = Duration::from_millis(500);
-/// Silence after which the kernel asks whether the peer is still there.
-pub const PG_KEEPALIVE: Duration = Duration::from_secs(30);
+
+// ---- Redis -----------------------------------------------------------------------------------------------------
+
+/// How long a caller waits for Redis; then it goes on without. The reply keeps its place in the queue.
+pub const REDIS_DEADLINE: Duration = Duration::from_millis(50);
+/// The same for batches in the background (warm-up, repair).
+pub const REDIS_BATCH_DEADLINE: Duration = Duration::from_secs(2);
+/// Requests under way; past it `Busy`, and the caller goes on without Redis.
+pub const REDIS_IN_FLIGHT_MAX: usize = 4096;
+/// Bytes of requests that wait to be written; past it `Busy`.
+pub const REDIS_QUEUE_BYTES: usize = 4 << 20;
+/// Commands of one batch.
+pub const REDIS_BATCH_COMMANDS: usize = 512;
+/// Read buffer; a larger reply grows it for as long as it takes.
+pub const REDIS_READ_BYTES: usize = 32 << 10;
+/// Bytes of one reply; past it the connection is closed.
+pub const REDIS_REPLY_BYTES_MAX: usize = 1 << 20;
+/// Values within one reply; past it the connection is closed.
+pub const REDIS_REPLY_ELEMENTS_MAX: usize = 4096;
+/// Nesting of one reply; past it the connection is closed.
+pub const REDIS_REPLY_DEPTH_MAX: usize = 8;
+/// Bytes that are read before others get their turn.
+pub const REDIS_TURN_BYTES: usize = 256 << 10;
+/// How long opening the connection may take, all in.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that owes a reply for so long is given up: the server is frozen or gone.
+pub const REDIS_STALL: Duration = Duration::from_secs(2);
+/// How often that is looked at, and the server asked for a sign of life if nobody else asks.
+pub const REDIS_TICK: Duration = Duration::from_millis(500);
+/// First pause after the connection could not be opened or broke; it doubles with each further failure.
+pub const REDIS_BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between two tries to connect.
+pub const REDIS_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Failures in a row after which Redis is left alone for a while.
+pub const REDIS_BREAKER_FAILURES: u32 = 5;
+/// For how long, at first; it doubles with each failed try.
+pub const REDIS_BREAKER_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// For how long at the most.
+pub const REDIS_BREAKER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 // ---- Seed ------------------------------------------------------------------------------------------------------
 
@@ -229,3 +300,18 @@ const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESS
 const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2); // else it might never be met
 const _: () = assert!(PG_CHUNK_BYTES * 4 <= PG_QUEUE_BYTES); // each row has some bytes beside its texts
 const _: () = assert!(PG_CONNECTIONS * PG_IN_FLIGHT_MAX >= 10_000); // what the client promises
+const _: () = assert!(REDIS_READ_BYTES <= REDIS_TURN_BYTES && REDIS_READ_BYTES <= REDIS_REPLY_BYTES_MAX);
+const _: () = assert!(REDIS_BATCH_COMMANDS <= REDIS_REPLY_ELEMENTS_MAX);
+const _: () = assert!(REDIS_DEADLINE.as_millis() < REDIS_BATCH_DEADLINE.as_millis());
+const _: () = assert!(REDIS_BATCH_DEADLINE.as_millis() <= REDIS_STALL.as_millis());
+const _: () = assert!(LINK_POLL.as_millis() < LINK_ATTESTED_FOR.as_millis());
+const _: () = assert!(LINK_ATTESTED_FOR.as_millis() < LINK_TTL.as_millis());
+const _: () = assert!(REDIS_LEASE_TTL.as_millis() > STORE_DEADLINE.as_millis());
+const _: () = assert!(
+    LINK_CHANGES_WINDOW.as_secs()
+        > REDIS_LINK_TTL.as_secs() + REDIS_LINK_TTL_JITTER.as_secs() + REDIS_LEASE_TTL.as_secs() + 60
+);
+const _: () = assert!(LINK_CHANGES_KEPT.as_secs() > LINK_CHANGES_WINDOW.as_secs());
+const _: () =
+    assert!(LINK_CHANGES_PAGE as usize <= REDIS_BATCH_COMMANDS && WARM_UP_PAGE as usize <= REDIS_BATCH_COMMANDS);
+const _: () = assert!(CACHED_LINK_BYTES_MAX < REDIS_REPLY_BYTES_MAX);

@@ -121,7 +121,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let connections = Arc::default();
     let api = Arc::new(Api::new(
         Arc::clone(&store),
-        Links::new(Arc::clone(&store), limits::LINKS_LOCAL_BYTES),
+        open_links(args, &choice, &store)?,
         Clicks::start(Arc::clone(&store)).context("cannot start the thread that stores clicks")?,
         Metrics::new().context("cannot set up the metrics")?,
         Arc::clone(&connections),
@@ -135,6 +135,18 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     // A second signal means it.
     std::thread::spawn(move || signals.forever().next().map(|_| std::process::exit(130)));
     shut_down(server, &api, args.drain_timeout)
+}
+
+fn open_links(args: &ServeArgs, choice: &StoreChoice, store: &Arc<dyn Store>) -> anyhow::Result<Links> {
+    let links = Links::new(Arc::clone(store), args.cache_bytes);
+    if let Some(redis) = &args.redis_url {
+        links.use_redis(redis.clone()).context("cannot start the thread of Redis")?;
+    }
+    // A SQLite file without Redis has no other instances to hear of.
+    if args.redis_url.is_some() || matches!(choice, StoreChoice::Postgres(_)) {
+        links.follow_changes().context("cannot start the thread that follows changes")?;
+    }
+    Ok(links)
 }
 
 fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use crate::http::{self, CloseReason, Method};
+use crate::redis;
 
 /// What a request was for, as the label `endpoint` names it. Unknown paths share one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,9 @@ struct Children {
     requests: [OnceLock<IntCounter>; STATUSES.len()],
 }
 
+/// Kinds of outcome of a look into one of the caches.
+pub const CACHE_LOOKUPS: usize = 12;
+
 /// Figures that other rooms count and that are read when Prometheus asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
@@ -90,6 +94,16 @@ pub struct Sample {
     pub clicks_shed: u64,
     /// Log lines dropped because the queue was full.
     pub log_lines_dropped: u64,
+    /// Lookups by level and result: the names, and how many.
+    pub cache_lookups: [(&'static str, &'static str, u64); CACHE_LOOKUPS],
+    /// Changes of links heard of by way of Redis.
+    pub cache_messages: u64,
+    /// The same by way of the store's list.
+    pub cache_changes: u64,
+    /// Readings of that list, and those that failed.
+    pub cache_polls: (u64, u64),
+    /// The connection to Redis and whether Redis is trusted; `None` without one.
+    pub redis: Option<(redis::Stats, bool)>,
     /// Active short URLs; `None` leaves the last figure while the store is away.
     pub active_urls: Option<u64>,
 }
@@ -114,6 +128,19 @@ pub struct Metrics {
     connections_over_limit: IntCounter,
     accept_errors: IntCounter,
     connections_closed: IntCounterVec,
+    cache_lookups: IntCounterVec,
+    cache_messages: IntCounter,
+    cache_changes: IntCounter,
+    cache_polls: IntCounterVec,
+    redis_trusted: IntGauge,
+    redis_commands: IntCounter,
+    redis_failures: IntCounterVec,
+    redis_connects: IntCounter,
+    redis_connect_errors: IntCounter,
+    redis_breaker_opened: IntCounter,
+    redis_breaker_state: IntGauge,
+    redis_connected: IntGauge,
+    redis_in_flight: IntGauge,
     active_urls: IntGauge,
     cache_bytes: IntGauge,
     cache_links: IntGauge,
@@ -160,6 +187,19 @@ impl Metrics {
             connections_over_limit: counter("http_connections_over_limit_total", "Connections refused at the limit")?,
             accept_errors: counter("http_accept_errors_total", "Failures to accept for want of descriptors or memory")?,
             connections_closed: counters("http_connections_closed_total", "Connections closed", &["reason"])?,
+            cache_lookups: counters("cache_lookups_total", "Looks into a level of the cache", &["level", "result"])?,
+            cache_messages: counter("cache_messages_total", "Changes of links heard of by way of Redis")?,
+            cache_changes: counter("cache_changes_total", "Changes of links read in the store's list")?,
+            cache_polls: counters("cache_polls_total", "Readings of the store's list of changes", &["result"])?,
+            redis_trusted: gauge("cache_redis_trusted", "1 while links are asked of Redis")?,
+            redis_commands: counter("redis_commands_total", "Commands for Redis")?,
+            redis_failures: counters("redis_failures_total", "Commands for Redis without an answer", &["reason"])?,
+            redis_connects: counter("redis_connects_total", "Connections to Redis opened")?,
+            redis_connect_errors: counter("redis_connect_errors_total", "Connections to Redis that failed to open")?,
+            redis_breaker_opened: counter("redis_breaker_opened_total", "Times that Redis was left alone")?,
+            redis_breaker_state: gauge("redis_breaker_state", "0 Redis is asked, 1 one caller tries, 2 left alone")?,
+            redis_connected: gauge("redis_connected", "1 while there is a connection to Redis")?,
+            redis_in_flight: gauge("redis_in_flight", "Requests to Redis without an answer")?,
             active_urls: gauge("active_urls", "Active short URLs in the store")?,
             cache_bytes: gauge("cache_local_bytes", "Bytes of the in-process cache of links")?,
             cache_links: gauge("cache_local_links", "Links in the in-process cache")?,
@@ -205,6 +245,7 @@ impl Metrics {
         for reason in CloseReason::ALL {
             advance(&self.connections_closed.with_label_values(&[reason.as_str()]), connections.closed(reason));
         }
+        self.take_cache(&sample);
         if let Some(active_urls) = sample.active_urls {
             set(&self.active_urls, active_urls);
         }
@@ -215,6 +256,36 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), out) {
             tracing::error!(%error, "metrics could not be written");
         }
+    }
+}
+
+impl Metrics {
+    fn take_cache(&self, sample: &Sample) {
+        for (level, result, total) in sample.cache_lookups.iter().filter(|(level, ..)| !level.is_empty()) {
+            advance(&self.cache_lookups.with_label_values(&[level, result]), *total);
+        }
+        advance(&self.cache_messages, sample.cache_messages);
+        advance(&self.cache_changes, sample.cache_changes);
+        advance(&self.cache_polls.with_label_values(&["ok"]), sample.cache_polls.0);
+        advance(&self.cache_polls.with_label_values(&["failed"]), sample.cache_polls.1);
+        let Some((redis, is_trusted)) = &sample.redis else { return };
+        set(&self.redis_trusted, u64::from(*is_trusted));
+        advance(&self.redis_commands, redis.commands);
+        for (reason, total) in [
+            ("refused", redis.errors),
+            ("busy", redis.busy),
+            ("timeout", redis.timeouts),
+            ("unavailable", redis.unavailable),
+            ("breaker", redis.skipped),
+        ] {
+            advance(&self.redis_failures.with_label_values(&[reason]), total);
+        }
+        advance(&self.redis_connects, redis.connects);
+        advance(&self.redis_connect_errors, redis.connect_errors);
+        advance(&self.redis_breaker_opened, redis.breaker_opened);
+        set(&self.redis_breaker_state, redis.breaker_state);
+        set(&self.redis_connected, u64::from(redis.is_connected));
+        set(&self.redis_in_flight, redis.in_flight);
     }
 }
 

@@ -1,1 +1,1 @@
-UPDATE urls SET user_id = NULL WHERE user_id = ?1
+UPDATE urls SET user_id = NULL, version = version + 1 WHERE user_id = ?1

@@ -1,6 +1,6 @@
 //! `/health`, `/livez`, `/readyz`, `/metrics`: for those who run the service.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Api, Handled, reply};
 use crate::http::Response;
@@ -42,7 +42,13 @@ impl Api {
     pub(super) fn show_metrics(&self, response: &mut Response<'_>) -> Handled {
         let (cache_bytes, cache_links) = self.links.local_size();
         let (links, clicks) = (self.links.stats(), self.clicks.stats());
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sample = Sample {
+            cache_lookups: links.by_level(),
+            cache_messages: read(&links.messages),
+            cache_changes: read(&links.changes),
+            cache_polls: (read(&links.polls), read(&links.poll_failures)),
+            redis: self.links.redis_stats(),
             cache_hits: links.hits.load(Ordering::Relaxed),
             cache_misses: links.misses.load(Ordering::Relaxed),
             cache_bytes,

@@ -41,7 +41,7 @@ impl Api {
         let user_id = given_user_id(&object)?;
         let title = validate::title(object.text("title")).map_err(Error::BadRequest)?;
         let url = self.insert_url(NewUrl { user_id, short_code: code::generate(), original_url, title })?;
-        self.links.invalidate(&url.short_code); // it may be remembered as unknown
+        self.links.created(&url.short_code);
         self.metrics.urls_created.inc();
         reply::created(response, |out| json::write_url(out, &url));
         Ok(())
@@ -61,14 +61,14 @@ impl Api {
     pub(super) fn update_url(&self, id: Id, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
         let patch = url_patch(&body_object(request)?)?;
         let url = self.store.update_url(id, patch).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
-        self.links.invalidate(&url.short_code);
+        self.links.changed(&url.short_code);
         reply::ok(response, |out| json::write_url(out, &url));
         Ok(())
     }
 
     pub(super) fn delete_url(&self, id: Id, response: &mut Response<'_>) -> Handled {
         let code = self.store.delete_url(id).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
-        self.links.invalidate(&code);
+        self.links.changed(&code);
         reply::no_content(response);
         Ok(())
     }

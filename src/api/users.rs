@@ -53,7 +53,7 @@ impl Api {
             return Err(reply::USER_NOT_FOUND);
         }
         // Cached links name their owner, who is gone.
-        self.links.invalidate_all();
+        self.links.changed_many();
         reply::no_content(response);
         Ok(())
     }

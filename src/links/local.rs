@@ -1,14 +1,14 @@
 //! L1: links in this process's memory, bounded in bytes. A hit allocates nothing.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
-use crate::limits::{ABSENT_CODES_MAX, ABSENT_TTL, LINK_OVERHEAD_BYTES, LINK_TTL};
-use crate::model::Target;
+use crate::limits::{ABSENT_CODES_MAX, ABSENT_TTL, LINK_OVERHEAD_BYTES};
+use crate::model::{Target, Version};
 
 /// A link as it is cached: shared, never changed.
 pub type Link = Arc<Target>;
@@ -36,6 +36,7 @@ impl Weighter<Box<str>, (Link, Instant)> for Bytes {
 pub struct Local {
     links: Cache<Box<str>, (Link, Instant), Bytes, RandomState>,
     absent: Cache<Box<str>, Instant, quick_cache::UnitWeighter, RandomState>,
+    bytes_max: u64,
 }
 
 impl Local {
@@ -52,16 +53,17 @@ impl Local {
                 RandomState::new(),
                 DefaultLifecycle::default(),
             ),
+            bytes_max: bytes,
         }
     }
 
-    /// What is known of `code` and fresh enough at `now`.
-    pub fn get(&self, code: &str, now: Instant) -> Option<Known> {
+    /// What is known of `code` and fresh enough at `now`: links count for `ttl`.
+    pub fn get(&self, code: &str, now: Instant, ttl: Duration) -> Option<Known> {
         if let Some((link, filled)) = self.links.get(code) {
-            return (now.saturating_duration_since(filled) < LINK_TTL).then_some(Known::Link(link));
+            return is_fresh(filled, now, ttl).then_some(Known::Link(link));
         }
         let filled = self.absent.get(code)?;
-        (now.saturating_duration_since(filled) < ABSENT_TTL).then_some(Known::Absent)
+        is_fresh(filled, now, ABSENT_TTL).then_some(Known::Absent)
     }
 
     /// Remembers what the store said at `now`.
@@ -84,10 +86,23 @@ impl Local {
         self.absent.remove(code);
     }
 
+    /// Forgets what is older than a version. Of absent codes no version is known.
+    pub fn remove_older(&self, code: &str, version: Version) {
+        if self.links.peek(code).is_some_and(|(link, _)| link.version < version) {
+            self.links.remove(code);
+        }
+        self.absent.remove(code);
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         self.links.clear();
         self.absent.clear();
+    }
+
+    /// Whether more may be brought in that nobody asked for: a tenth is left for what is asked for meanwhile.
+    pub fn has_room(&self) -> bool {
+        self.bytes() < self.bytes_max / 10 * 9
     }
 
     /// Bytes in use, by the weights of the entries.
@@ -101,25 +116,46 @@ impl Local {
     }
 }
 
+/// Whether what was filled in at one moment counts at another.
+pub fn is_fresh(filled: Instant, now: Instant, ttl: Duration) -> bool {
+    now.saturating_duration_since(filled) < ttl
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn link(url: &str) -> Known {
-        Known::Link(Arc::new(Target { url_id: 1, user_id: None, original_url: url.to_owned() }))
+        Known::Link(Arc::new(Target { url_id: 1, user_id: None, version: 2, original_url: url.to_owned() }))
     }
 
     #[test]
     fn remembers_until_it_is_stale() {
         let local = Local::new(1 << 20);
         let then = Instant::now();
-        for (known, ttl) in [(link("http://ab"), LINK_TTL), (Known::Absent, ABSENT_TTL)] {
+        let long = Duration::from_secs(60);
+        for (known, ttl) in [(link("http://ab"), long), (Known::Absent, ABSENT_TTL)] {
             local.insert("abc", &known, then);
-            assert_eq!(local.get("abc", then), Some(known.clone()));
-            assert_eq!(local.get("abc", then + ttl), None);
+            assert_eq!(local.get("abc", then, long), Some(known.clone()));
+            assert_eq!(local.get("abc", then + ttl, long), None);
             local.remove("abc");
-            assert_eq!(local.get("abc", then), None);
+            assert_eq!(local.get("abc", then, long), None);
         }
+    }
+
+    #[test]
+    fn forgets_what_is_older() {
+        let local = Local::new(1 << 20);
+        let now = Instant::now();
+        let knows = |code| local.get(code, now, Duration::from_secs(1)).is_some();
+        local.insert("abc", &link("http://ab"), now); // version 2
+        local.remove_older("abc", 2);
+        assert!(knows("abc"));
+        local.remove_older("abc", 3);
+        assert!(!knows("abc"));
+        local.insert("abc", &Known::Absent, now);
+        local.remove_older("abc", 1);
+        assert!(!knows("abc"), "whoever says that there is a version says that there is a link");
     }
 
     #[test]
@@ -141,7 +177,7 @@ mod tests {
         for n in 0..100_000 {
             local.insert(&format!("x{n}"), &Known::Absent, now);
         }
-        assert!(matches!(local.get("hot", now), Some(Known::Link(_))));
+        assert!(matches!(local.get("hot", now, Duration::from_secs(1)), Some(Known::Link(_))));
         assert!(local.absent.len() <= ABSENT_CODES_MAX);
     }
 }

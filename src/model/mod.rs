@@ -10,7 +10,9 @@ pub mod validate;
 pub use code::ShortCode;
 pub use event::{Click, Event, EventFilter, EventType, NewEvent};
 pub use timestamp::Timestamp;
-pub use url::{NewUrl, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats};
+pub use url::{
+    ChangeCursor, Changes, LinkChange, LinkState, NewUrl, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, Version,
+};
 pub use user::{NewUser, User, UserPatch};
 
 use crate::limits::{PER_PAGE_DEFAULT, PER_PAGE_MAX};

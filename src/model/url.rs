@@ -99,6 +99,9 @@ pub struct UrlFilter {
     pub is_active: Option<bool>,
 }
 
+/// The number of a row's state: 1 at first, more with each change, whoever makes it.
+pub type Version = i64;
+
 /// What a redirect needs to know of an active short URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -106,6 +109,8 @@ pub struct Target {
     pub url_id: Id,
     /// Its owner, if any.
     pub user_id: Option<Id>,
+    /// The state of the row that this is.
+    pub version: Version,
     /// Where the redirect leads.
     pub original_url: String,
 }
@@ -117,4 +122,46 @@ pub struct UrlStats {
     pub url: ShortUrl,
     /// Redirect events stored for it.
     pub redirect_count: i64,
+}
+
+/// What the store has for a short code, whether or not it can be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// The short URL's primary key.
+    pub url_id: Id,
+    /// The present state.
+    pub version: Version,
+    /// Where it leads; `None` when it is inactive.
+    pub target: Option<Target>,
+}
+
+/// An entry of the store's list of what changed lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// Whose link.
+    pub short_code: ShortCode,
+    /// Its state after the change: everything older is out of date.
+    pub version: Version,
+}
+
+/// A place in that list, of use to the store that gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeCursor {
+    /// Everything before it is known, in the terms of the store.
+    pub horizon: i64,
+    /// The last entry read.
+    pub sequence: i64,
+    /// The horizon that counts when the list has been read to its end.
+    pub next_horizon: i64,
+}
+
+/// A part of that list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The entries; one may come more than once.
+    pub changes: Vec<LinkChange>,
+    /// Where to read on.
+    pub next: ChangeCursor,
+    /// Whether this was all for now.
+    pub is_end: bool,
 }

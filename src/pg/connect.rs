@@ -2,7 +2,6 @@
 //! one deadline. The open socket then goes to a coroutine (`conn`).
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -10,13 +9,14 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use rustls::ClientConnection;
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::Socket;
 
 use super::config::{Config, Host, SslMode};
 use super::error::{Error, Result};
 use super::tls;
 use super::wire::{self, Body, Fault, Next, tag};
 use crate::limits;
+use crate::net::{self, Timed};
 
 /// What a cancel request needs to name a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +97,11 @@ impl Opening {
 
     fn plain(config: &Config, deadline: Instant) -> Result<Self> {
         let socket = match (&config.host, config.socket_path()) {
-            (_, Some(path)) => connect_unix(&path, deadline)?,
-            (Host::Tcp(host), None) => connect_tcp(host, config.port, deadline)?,
+            (_, Some(path)) => net::connect_unix(&path, deadline)
+                .map_err(|error| Error::unsent(format!("{}: {error}", path.display())))?,
+            (Host::Tcp(host), None) => {
+                net::connect_tcp(host, config.port, deadline).map_err(|error| Error::unsent(error.to_string()))?
+            }
             (Host::Unix(_), None) => return Err(Error::config("a unix socket without a path")),
         };
         Ok(Self { socket, tls: None, deadline, buffer: Vec::new(), messages: 0 })
@@ -291,41 +294,6 @@ fn check_rounds(challenge: &[u8]) -> Result<()> {
     }
 }
 
-fn connect_unix(path: &std::path::Path, deadline: Instant) -> Result<Socket> {
-    let unreachable = |error: io::Error| Error::unsent(format!("{}: {error}", path.display()));
-    let address = SockAddr::unix(path).map_err(|error| Error::config(format!("{}: {error}", path.display())))?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(unreachable)?;
-    socket.connect_timeout(&address, remaining(deadline).map_err(unreachable)?).map_err(unreachable)?;
-    Ok(socket)
-}
-
-fn connect_tcp(host: &str, port: u16, deadline: Instant) -> Result<Socket> {
-    let addresses = (host, port).to_socket_addrs().map_err(|error| Error::unsent(format!("{host}: {error}")))?;
-    let mut last = Error::unsent(format!("{host} has no address"));
-    for address in addresses {
-        match connect_address(address, deadline) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = Error::unsent(format!("{address}: {error}")),
-        }
-    }
-    Err(last)
-}
-
-fn connect_address(address: SocketAddr, deadline: Instant) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.connect_timeout(&address.into(), remaining(deadline)?)?;
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(limits::PG_KEEPALIVE).with_interval(limits::PG_KEEPALIVE);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(limits::PG_KEEPALIVE))?;
-    Ok(socket)
-}
-
-fn remaining(deadline: Instant) -> io::Result<Duration> {
-    let remaining = deadline.saturating_duration_since(Instant::now());
-    if remaining.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(remaining) }
-}
-
 fn unreachable(error: &io::Error) -> Error {
     match error.kind() {
         // A read that times out says WouldBlock.
@@ -334,31 +302,5 @@ fn unreachable(error: &io::Error) -> Error {
         }
         io::ErrorKind::UnexpectedEof => Error::unsent("the server closed the connection while connecting"),
         _ => Error::unsent(format!("while connecting: {error}")),
-    }
-}
-
-/// A blocking socket whose every wait ends at the deadline.
-struct Timed<'a> {
-    socket: &'a Socket,
-    deadline: Instant,
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(remaining(self.deadline)?))?;
-        let mut socket = self.socket;
-        socket.read(buffer)
-    }
-}
-
-impl Write for Timed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(remaining(self.deadline)?))?;
-        let mut socket = self.socket;
-        socket.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

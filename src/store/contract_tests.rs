@@ -179,7 +179,7 @@ fn urls_are_made_with_their_event(store: &dyn Store) {
     assert_eq!((created[0].url_id, created[0].user_id), (url.id, Some(ann)));
     assert_eq!(created[0].timestamp, url.created_at);
     assert_eq!(created[0].details, Some(new.created_event().1.finish()));
-    let target = Target { url_id: url.id, user_id: Some(ann), original_url: url.original_url };
+    let target = Target { url_id: url.id, user_id: Some(ann), version: 1, original_url: url.original_url };
     assert_eq!(store.resolve("abc123").unwrap(), Some(target));
     assert_eq!(store.resolve("ABC123").unwrap(), None, "codes are told apart by case");
     assert_eq!(store.active_urls().unwrap(), 2);

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use crate::error::StoreResult;
 use crate::model::{
-    Click, Event, EventFilter, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch,
-    UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
+    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 /// A whole data set, as the three CSV files of `snip seed` hold it.
@@ -63,6 +63,16 @@ pub trait Store: Send + Sync + 'static {
     fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>>;
     /// What a redirect needs; `None` for an unknown or inactive code.
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>>;
+    /// What there is for a code, active or not, with the number of its state; `None` for an unknown code.
+    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>>;
+    /// A part of the list of what changed lately: what is behind `after`, or from the beginning, which is at least
+    /// [`crate::limits::LINK_CHANGES_WINDOW`] ago. Every committed change is found by each reader that reads on from part
+    /// to part, whatever the order in which transactions commit. A new link is not a change.
+    fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes>;
+    /// Drops what is older than [`crate::limits::LINK_CHANGES_KEPT`] from that list.
+    fn forget_link_changes(&self) -> StoreResult<()>;
+    /// Up to `limit` active links with ids below `before`, the youngest first, with their codes.
+    fn links_below(&self, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>>;
     /// Number of active short URLs.
     fn active_urls(&self) -> StoreResult<u64>;
 

@@ -19,8 +19,8 @@ use super::{SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
-    Click, Event, EventFilter, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch,
-    UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
+    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::pg::{self, Config, Pool, ServerError};
 
@@ -187,6 +187,22 @@ impl Store for PostgresStore {
 
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>> {
         queries::resolve(self.pool()?, code)
+    }
+
+    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>> {
+        queries::link_state(self.pool()?, code)
+    }
+
+    fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes> {
+        queries::link_changes(self.pool()?, after)
+    }
+
+    fn forget_link_changes(&self) -> StoreResult<()> {
+        queries::forget_link_changes(self.pool()?)
+    }
+
+    fn links_below(&self, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
+        queries::links_below(self.pool()?, before, limit)
     }
 
     fn active_urls(&self) -> StoreResult<u64> {

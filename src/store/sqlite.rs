@@ -22,8 +22,8 @@ use super::{SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{HEALTH_DEADLINE, STORE_DEADLINE};
 use crate::model::{
-    Click, Event, EventFilter, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch,
-    UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
+    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 pub use self::schema::OpenError;
@@ -125,6 +125,23 @@ impl Store for SqliteStore {
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>> {
         let code = code.to_owned();
         self.read(move |db| queries::resolve(db, &code))
+    }
+
+    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>> {
+        let code = code.to_owned();
+        self.read(move |db| queries::link_state(db, &code))
+    }
+
+    fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes> {
+        self.read(move |db| queries::link_changes(db, after))
+    }
+
+    fn forget_link_changes(&self) -> StoreResult<()> {
+        self.write(queries::forget_link_changes)
+    }
+
+    fn links_below(&self, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
+        self.read(move |db| queries::links_below(db, before, limit))
     }
 
     fn active_urls(&self) -> StoreResult<u64> {

@@ -5,4 +5,5 @@ pub mod case;
 pub mod client;
 pub mod command;
 pub mod postgres;
+pub mod redis;
 pub mod snip;

@@ -6,11 +6,14 @@
 use std::sync::LazyLock;
 
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
-use crate::limits::{HEALTH_DEADLINE, PER_PAGE_MAX, PG_CHUNK_BYTES, PG_COMMAND_DEADLINE};
+use crate::limits::{
+    HEALTH_DEADLINE, LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW, PER_PAGE_MAX, PG_CHUNK_BYTES,
+    PG_COMMAND_DEADLINE,
+};
 use crate::model::event::deleted_details;
 use crate::model::{
-    Click, Event, EventFilter, EventType, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Start, Target,
-    Timestamp, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, LinkChange, LinkState, NewEvent, NewUrl, NewUser,
+    Page, ShortCode, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::pg::{self, Call, Lease, Pool, Row, Rows, Statement, ToSql, Type};
 use crate::store::SeedData;
@@ -99,7 +102,7 @@ fn read_url_stats(row: Row<'_>) -> pg::Result<UrlStats> {
 }
 
 fn read_target(row: Row<'_>) -> pg::Result<Target> {
-    Ok(Target { url_id: row.get(0)?, user_id: row.get(1)?, original_url: row.get(2)? })
+    Ok(Target { url_id: row.get(0)?, user_id: row.get(1)?, version: row.get(2)?, original_url: text(row, 3)? })
 }
 
 fn read_event(row: Row<'_>) -> pg::Result<Event> {
@@ -260,6 +263,12 @@ static URL_GET: Statement = statement!("url_get", [INT8]).read_only();
 static URL_EXISTS: Statement = statement!("url_exists", [INT8]).read_only();
 static URL_STATS: Statement = statement!("url_stats", [INT8]).read_only();
 static URL_RESOLVE: Statement = statement!("url_resolve", [TEXT]).read_only();
+static LINK_STATE: Statement = statement!("link_state", [TEXT]).read_only();
+static LINKS_BELOW: Statement = statement!("links_below", [INT8, INT8]).read_only();
+static LINK_CHANGES_HORIZON: Statement = statement!("link_changes_horizon", []).read_only();
+static LINK_CHANGES: Statement = statement!("link_changes", [INT8, INT8, INT8]).read_only();
+static LINK_CHANGES_WITHIN: Statement = statement!("link_changes_within", [FLOAT8, INT8]).read_only();
+static LINK_CHANGES_FORGET: Statement = statement!("link_changes_forget", [FLOAT8]);
 static URLS_COUNT_ACTIVE: Statement = statement!("urls_count_active", []).read_only();
 static URL_INSERT: Statement = statement!("url_insert", [INT8, TEXT, TEXT, TEXT, TIMESTAMP, TEXT, TEXT]);
 static URL_UPDATE: Statement = statement!("url_update", [INT8, TEXT, BOOL, TEXT, BOOL, TIMESTAMP, TEXT, TEXT_ARRAY]);
@@ -348,6 +357,55 @@ pub(super) fn resolve(pool: &Pool, code: &str) -> StoreResult<Option<Target>> {
         return Ok(None);
     }
     row(pool, &URL_RESOLVE, &[&code], read_target)
+}
+
+pub(super) fn link_state(pool: &Pool, code: &str) -> StoreResult<Option<LinkState>> {
+    if !is_storable(code) {
+        return Ok(None);
+    }
+    row(pool, &LINK_STATE, &[&code], |row| {
+        let target = read_target(row)?;
+        let is_active: bool = row.get(4)?;
+        let (url_id, version) = (target.url_id, target.version);
+        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
+    })
+}
+
+pub(super) fn links_below(pool: &Pool, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
+    rows(pool, &LINKS_BELOW, &[&before, &i64::from(limit)], |row| Ok((text(row, 4)?, read_target(row)?)))
+}
+
+/// The horizon is asked for before the entries, by a statement of its own: what commits between the two is read twice.
+pub(super) fn link_changes(pool: &Pool, after: Option<ChangeCursor>) -> StoreResult<Changes> {
+    let (after, limit) = (after, i64::from(LINK_CHANGES_PAGE));
+    let from = after.unwrap_or_default();
+    let window = LINK_CHANGES_WINDOW.as_secs_f64();
+    let read_on: Params<'_> = &[&from.horizon, &from.sequence, &limit];
+    let begin: Params<'_> = &[&window, &limit];
+    let entries = match after {
+        Some(_) => Call::new(&LINK_CHANGES, read_on),
+        None => Call::new(&LINK_CHANGES_WITHIN, begin),
+    };
+    let answers = pool.batch(&[Call::new(&LINK_CHANGES_HORIZON, &[]), entries])?;
+    let [horizon, entries] = answers.as_slice() else { return Err(no_row(&LINK_CHANGES_HORIZON)) };
+    let horizon = read_first(horizon, read_id)?.ok_or_else(|| no_row(&LINK_CHANGES_HORIZON))?;
+    let found = read_all(entries, |row| {
+        let sequence: i64 = row.get(0)?;
+        Ok((sequence, LinkChange { short_code: text(row, 1)?, version: row.get(2)? }))
+    })?;
+    let is_end = found.len() < LINK_CHANGES_PAGE as usize;
+    // The first part of a reading decides from where the next reading goes on.
+    let next_horizon = if from.sequence == 0 { horizon } else { from.next_horizon };
+    let next = match found.last() {
+        Some((sequence, _)) if !is_end => ChangeCursor { sequence: *sequence, next_horizon, horizon: from.horizon },
+        _ => ChangeCursor { horizon: next_horizon, ..ChangeCursor::default() },
+    };
+    Ok(Changes { changes: found.into_iter().map(|(_, change)| change).collect(), next, is_end })
+}
+
+pub(super) fn forget_link_changes(pool: &Pool) -> StoreResult<()> {
+    pool.query(&LINK_CHANGES_FORGET, &[&LINK_CHANGES_KEPT.as_secs_f64()])?;
+    Ok(())
 }
 
 /// PostgreSQL's text has no NUL: what holds one is not there, and to ask would be an error.

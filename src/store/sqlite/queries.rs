@@ -6,11 +6,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::error::{Reference, StoreError, StoreResult};
+use crate::limits::{LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW};
 use crate::model::Start;
 use crate::model::event::{Details, deleted_details};
 use crate::model::{
-    Click, Event, EventFilter, EventType, Id, NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, Timestamp,
-    UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, LinkChange, LinkState, NewEvent, NewUrl, NewUser,
+    Page, ShortCode, ShortUrl, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::store::SeedData;
 
@@ -223,10 +224,57 @@ pub(super) fn delete_url(db: &Connection, id: Id) -> StoreResult<Option<ShortCod
     Ok(Some(short_code))
 }
 
-pub(super) fn resolve(db: &Connection, code: &str) -> StoreResult<Option<Target>> {
-    row(db, sql!("url_resolve"), [code], |row| {
-        Ok(Target { url_id: row.get(0)?, user_id: row.get(1)?, original_url: row.get(2)? })
+/// The columns of a target, from `first` on: id, user_id, version, original_url.
+fn read_target(row: &Row<'_>, first: usize) -> rusqlite::Result<Target> {
+    Ok(Target {
+        url_id: row.get(first)?,
+        user_id: row.get(first + 1)?,
+        version: row.get(first + 2)?,
+        original_url: row.get(first + 3)?,
     })
+}
+
+pub(super) fn resolve(db: &Connection, code: &str) -> StoreResult<Option<Target>> {
+    row(db, sql!("url_resolve"), [code], |row| read_target(row, 0))
+}
+
+pub(super) fn link_state(db: &Connection, code: &str) -> StoreResult<Option<LinkState>> {
+    row(db, sql!("link_state"), [code], |row| {
+        let target = read_target(row, 1)?;
+        let is_active: bool = row.get(0)?;
+        let (url_id, version) = (target.url_id, target.version);
+        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
+    })
+}
+
+pub(super) fn links_below(db: &Connection, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
+    rows(db, sql!("links_below"), params![before, limit], |row| Ok((row.get(0)?, read_target(row, 1)?)))
+}
+
+/// SQLite has one writer at a time, so that the order of the list is the order of the commits.
+pub(super) fn link_changes(db: &Connection, after: Option<ChangeCursor>) -> StoreResult<Changes> {
+    let mut next = match after {
+        Some(after) => after,
+        None => {
+            let begin = ago(LINK_CHANGES_WINDOW).sql_text();
+            let sequence: Option<i64> = row(db, sql!("link_changes_before"), [begin], |row| row.get(0))?;
+            ChangeCursor { sequence: sequence.unwrap_or(0), ..ChangeCursor::default() }
+        }
+    };
+    let found = rows(db, sql!("link_changes"), params![next.sequence, LINK_CHANGES_PAGE], |row| {
+        Ok((row.get::<_, i64>(0)?, LinkChange { short_code: row.get(1)?, version: row.get(2)? }))
+    })?;
+    next.sequence = found.last().map_or(next.sequence, |(sequence, _)| *sequence);
+    let is_end = found.len() < LINK_CHANGES_PAGE as usize;
+    Ok(Changes { changes: found.into_iter().map(|(_, change)| change).collect(), next, is_end })
+}
+
+pub(super) fn forget_link_changes(db: &Connection) -> StoreResult<()> {
+    change(db, sql!("link_changes_forget"), [ago(LINK_CHANGES_KEPT).sql_text()]).map(drop)
+}
+
+fn ago(time: std::time::Duration) -> Timestamp {
+    Timestamp::from_micros(Timestamp::now().micros() - i64::try_from(time.as_micros()).unwrap_or(0))
 }
 
 pub(super) fn active_urls(db: &Connection) -> StoreResult<u64> {

@@ -1,0 +1,1 @@
+DELETE FROM url_changes WHERE changed_at < clock_timestamp() - make_interval(secs => $1)

@@ -1,0 +1,419 @@
+//! Three instances on one PostgreSQL and one Redis: they agree, and Redis may die at any time.
+//!
+//! `SNIP_TEST_LONG=1` runs the long form of the test under load.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use snip::links::fence::{self, CHANGE, FILL, Held, Verdict};
+use snip::model::{LinkState, Target};
+use snip::redis::client::Care;
+use support::client::{Client, request};
+use support::postgres::{Postgres, wait_until};
+use support::redis::Redis;
+use support::snip::{Launch, Snip, StoreKind};
+
+/// What `docs/caching.md` publishes for an instance that reaches the store, and half as much again for a busy machine.
+const BOUND: Duration = Duration::from_millis(4500);
+
+fn launch(postgres: &Postgres, redis: &str) -> Snip {
+    let launch = Launch::on(StoreKind::Sqlite).arg("--database-url").arg(postgres.url());
+    launch.arg("--redis-url").arg(redis).start()
+}
+
+/// One after the other: they share what the first has migrated.
+fn three(postgres: &Postgres, redis: &Redis) -> Vec<Snip> {
+    let snips: Vec<_> = (0..3).map(|_| launch(postgres, &redis.url_unix())).collect();
+    snips.iter().for_each(trusts_redis);
+    snips
+}
+
+fn metric(client: &mut Client, name: &str) -> f64 {
+    let text = client.get("/metrics").expect(200).text().to_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+fn lookups(client: &mut Client, level: &str, result: &str) -> f64 {
+    metric(client, &format!(r#"cache_lookups_total{{level="{level}",result="{result}"}}"#))
+}
+
+fn trusts_redis(snip: &Snip) {
+    let mut client = snip.client();
+    wait_until("Redis is trusted", || metric(&mut client, "cache_redis_trusted") == 1.0);
+}
+
+fn location(client: &mut Client, code: &str) -> Option<String> {
+    let response = client.get(&format!("/{code}"));
+    match response.status {
+        302 => Some(response.header("Location").expect("a target").to_owned()),
+        404 => None,
+        other => panic!("GET /{code}: {other}"),
+    }
+}
+
+fn leads_to(client: &mut Client, code: &str, target: &str) {
+    wait_until(&format!("/{code} leads to {target}"), || location(client, code).as_deref() == Some(target));
+}
+
+#[test]
+fn what_one_instance_changes_the_others_follow_and_redis_shows() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let snips = three(&postgres, &redis);
+    let mut clients: Vec<_> = snips.iter().map(Snip::client).collect();
+    let (id, code) = clients[0].shorten("https://example.com/1");
+    let key = format!("url:{code}");
+
+    // The first asks the store, the second Redis; both are known by the header and by their figures.
+    assert_eq!(clients[0].get(&format!("/{code}")).expect(302).header("X-Cache"), Some("MISS"));
+    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("original_url")));
+    let held: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
+    assert_eq!(held, json!({"original_url": "https://example.com/1", "url_id": id, "user_id": null, "version": 1}));
+    assert_eq!(clients[1].get(&format!("/{code}")).expect(302).header("X-Cache"), Some("HIT"));
+    assert_eq!((lookups(&mut clients[1], "redis", "hit"), lookups(&mut clients[1], "store", "query")), (1.0, 0.0));
+    let support_int = |value: redis::Value| match value {
+        redis::Value::Int(ms) => ms,
+        other => panic!("{other:?}"),
+    };
+    let life = support_int(redis.run(&["PTTL", &key]));
+    assert!((500_000..=660_000).contains(&life), "{life}");
+
+    // A change: at once on the instance that made it, soon on the others.
+    clients.iter_mut().for_each(|client| assert!(location(client, &code).is_some()));
+    clients[2].put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2"}"#).expect(200);
+    assert_eq!(location(&mut clients[2], &code).as_deref(), Some("https://example.com/2"));
+    clients.iter_mut().for_each(|client| leads_to(client, &code, "https://example.com/2"));
+    assert!(redis.get(&key).unwrap().contains(r#""version":2"#));
+
+    // Switched off: a tombstone.
+    clients[1].delete(&format!("/urls/{id}")).expect(204);
+    assert_eq!(location(&mut clients[1], &code), None);
+    clients.iter_mut().for_each(|client| wait_until("it is gone", || location(client, &code).is_none()));
+    let tombstone: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
+    assert_eq!(tombstone, json!({"deleted": true, "url_id": id, "version": 3}));
+
+    // A plain SQL client goes by the store's list, and nothing else.
+    postgres.psql(&format!("UPDATE urls SET is_active = true, original_url = 'https://example.com/3' WHERE id = {id}"));
+    let changed = Instant::now();
+    clients.iter_mut().for_each(|client| leads_to(client, &code, "https://example.com/3"));
+    assert!(changed.elapsed() < BOUND, "{:?}", changed.elapsed());
+}
+
+struct Deaf;
+
+impl snip::redis::Events for Deaf {
+    fn up(&self) {}
+    fn down(&self) {}
+    fn message(&self, _: &[u8]) {}
+    fn failed(&self) {}
+}
+
+/// The model tests go by the pure rules; this is what makes them speak for the scripts.
+#[test]
+fn the_scripts_do_what_the_rules_say() {
+    let redis = Redis::start_with(&["--maxmemory-policy", "noeviction"]);
+    let config = redis.url_unix().parse().unwrap();
+    let client = snip::redis::Client::open(config, &[&CHANGE, &FILL], "c", Arc::new(Deaf)).unwrap();
+    wait_until("the client is connected", || client.stats().is_connected);
+    let run = |script, args: &[&[u8]]| {
+        let mut answer = None;
+        wait_until("the script has run", || {
+            answer = client.script(script, "k", args, Care::Best).ok();
+            answer.is_some()
+        });
+        answer.unwrap()
+    };
+    let target = |version| Target { url_id: 7, user_id: None, version, original_url: "http://a".into() };
+    let tombstone = fence::state_json(&LinkState { url_id: 7, version: 5, target: None });
+    let kept = [
+        String::new(),
+        fence::lease_json("mine"),
+        fence::lease_json("other"),
+        fence::link_json(&target(4)),
+        fence::link_json(&target(5)),
+        fence::link_json(&target(6)),
+        tombstone,
+        "garbage".to_owned(),
+        r#"{"original_url":"http://a","url_id":7}"#.to_owned(),
+        r#"{"original_url":"http://a","url_id":7,"version":"5"}"#.to_owned(),
+        "[1,2]".to_owned(),
+        "7".to_owned(),
+    ];
+    let put = |kept: &str| match kept {
+        "" => drop(redis.run(&["DEL", "k"])),
+        kept => drop(redis.run(&["SET", "k", kept])),
+    };
+    let holds = |kept: &str| if kept.is_empty() { Held::Missing } else { fence::read(kept.as_bytes()) };
+    let new = fence::link_json(&target(5));
+    for is_full in [false, true] {
+        for kept in &kept {
+            for value in [new.as_str(), ""] {
+                put(kept);
+                redis.run(&["CONFIG", "SET", "maxmemory", if is_full { "1" } else { "0" }]);
+                let verdict = run(&CHANGE, &[b"5", value.as_bytes(), b"60000", b"c", b"m"]);
+                redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+                let expect = match fence::judge(&holds(kept), 5, !value.is_empty()) {
+                    Verdict::Missing => ("missing", None),
+                    Verdict::Kept => ("kept", Some(kept.as_str())),
+                    Verdict::Replaced if is_full => ("removed", None),
+                    Verdict::Replaced => ("replaced", Some(value)),
+                    Verdict::Removed => ("removed", None),
+                };
+                assert_eq!(verdict, redis::Value::BulkString(expect.0.into()), "{kept}, {value:?}, {is_full}");
+                assert_eq!(redis.get("k").as_deref(), expect.1, "{kept}, {value:?}, {is_full}");
+            }
+        }
+    }
+    for kept in &kept {
+        put(kept);
+        let filled = run(&FILL, &[fence::lease_json("mine").as_bytes(), new.as_bytes(), b"60000"]);
+        let may = fence::may_fill(&holds(kept), "mine");
+        assert_eq!(filled, redis::Value::Int(i64::from(may)), "{kept}");
+        assert_eq!(redis.get("k").unwrap_or_default(), if may { &new } else { kept }.as_str(), "{kept}");
+    }
+}
+
+#[test]
+fn a_cold_code_is_asked_for_once_an_instance() {
+    const CALLERS: usize = 1000;
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let snips = three(&postgres, &redis);
+    let (_, code) = snips[0].client().shorten("https://example.com/cold");
+    for snip in &snips {
+        // All requests wait in their sockets before the first is read: the server is stopped meanwhile.
+        let mut conns: Vec<_> = (0..CALLERS).map(|_| snip.connect()).collect();
+        snip.signal(rustix::process::Signal::STOP);
+        let asked = request("GET", &format!("/{code}"), &[], None);
+        for conn in &mut conns {
+            conn.send(&asked);
+        }
+        snip.signal(rustix::process::Signal::CONT);
+        conns.iter_mut().for_each(|conn| drop(conn.response().expect(302)));
+        let mut client = snip.client();
+        let queries = lookups(&mut client, "store", "query");
+        assert!(queries <= 1.0, "{queries} queries for one code");
+        let gets = ["hit", "miss", "leased", "no_answer"].map(|result| lookups(&mut client, "redis", result));
+        assert_eq!(gets.iter().sum::<f64>(), 1.0, "{gets:?}");
+    }
+}
+
+#[test]
+fn a_scan_leaves_the_hot_set_in_memory() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let snip = launch(&postgres, &redis.url_unix());
+    let mut client = snip.client();
+    let codes: Vec<_> = (0..20).map(|n| client.shorten(&format!("https://example.com/{n}")).1).collect();
+    codes.iter().for_each(|code| assert!(location(&mut client, code).is_some()));
+    let hits = lookups(&mut client, "local", "hit");
+    let scan = if std::env::var_os("SNIP_TEST_LONG").is_some() { 1_000_000 } else { 20_000 };
+    let mut conn = snip.connect();
+    for part in 0..scan / 100 {
+        let asked: Vec<u8> =
+            (0..100).flat_map(|n| request("GET", &format!("/x{}", part * 100 + n), &[], None)).collect();
+        conn.send(asked);
+        (0..100).for_each(|_| drop(conn.response().expect(404)));
+        let code = &codes[part % codes.len()];
+        assert!(location(&mut client, code).is_some());
+    }
+    let asked = (scan / 100) as f64;
+    let hit = lookups(&mut client, "local", "hit") - hits;
+    // Links in memory have an end, after which each is asked for again.
+    assert!(hit >= asked * 0.8, "of {asked} requests for hot links {hit} were answered from memory");
+    assert!(metric(&mut client, "cache_local_bytes") < 16e6);
+}
+
+#[test]
+fn redirects_go_on_whatever_redis_does() {
+    let postgres = Postgres::start();
+    let mut redis = Redis::start_with(&["--maxmemory-policy", "noeviction"]);
+    let snip = launch(&postgres, &redis.url());
+    trusts_redis(&snip);
+    let mut client = snip.client();
+    let mut made = 0;
+    let mut goes_on = |client: &mut Client, what: &str| {
+        made += 1;
+        let first = format!("https://example.com/{made}");
+        let (id, code) = client.shorten(&first);
+        let key = format!("/{code}");
+        for _ in 0..3 {
+            assert_eq!(location(client, &code).as_deref(), Some(first.as_str()), "{what}: {key}");
+        }
+        client.put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/new"}"#).expect(200);
+        assert_eq!(location(client, &code).as_deref(), Some("https://example.com/new"), "{what}");
+        client.delete(&format!("/urls/{id}")).expect(204);
+        assert_eq!(location(client, &code), None, "{what}");
+    };
+    goes_on(&mut client, "all well");
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    goes_on(&mut client, "out of memory");
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+
+    let (_, code) = client.shorten("https://example.com/typed");
+    redis.run(&["RPUSH", &format!("url:{code}"), "x"]);
+    assert!(location(&mut client, &code).is_some(), "a list under the key");
+    wait_until("the list is replaced", || redis.get(&format!("url:{code}")).is_some());
+    for garbage in ["", "{", "[[[[", r#"{"original_url":"https://evil"}"#, "\u{0}"] {
+        let (_, code) = client.shorten("https://example.com/garbage");
+        redis.run(&["SET", &format!("url:{code}"), garbage]);
+        assert_eq!(location(&mut client, &code).as_deref(), Some("https://example.com/garbage"), "{garbage:?}");
+    }
+
+    redis.run(&["CONFIG", "SET", "replica-read-only", "yes"]);
+    redis.run(&["REPLICAOF", "127.0.0.1", "1"]);
+    goes_on(&mut client, "it became a replica of nobody");
+    redis.run(&["REPLICAOF", "NO", "ONE"]);
+
+    redis.freeze();
+    goes_on(&mut client, "frozen");
+    redis.thaw();
+    trusts_redis(&snip);
+    redis.kill();
+    goes_on(&mut client, "killed");
+    redis.launch();
+    trusts_redis(&snip);
+    goes_on(&mut client, "back");
+    drop(redis);
+    goes_on(&mut client, "gone");
+
+    let absent = launch(&postgres, "redis://127.0.0.1:1");
+    goes_on(&mut absent.client(), "never there");
+}
+
+#[test]
+fn what_changed_while_redis_was_cut_off_is_not_served_from_it() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let first = launch(&postgres, &redis.url_unix());
+    let mut client = first.client();
+    trusts_redis(&first);
+    let (id, code) = client.shorten("https://example.com/old");
+    assert!(location(&mut client, &code).is_some());
+    let key = format!("url:{code}");
+    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("old")));
+    drop(first); // nobody is there who could know
+    postgres.psql(&format!("UPDATE urls SET original_url = 'https://example.com/new' WHERE id = {id}"));
+    assert!(redis.get(&key).unwrap().contains("old"), "Redis holds what was");
+
+    let second = launch(&postgres, &redis.url_unix());
+    let mut client = second.client();
+    assert_eq!(location(&mut client, &code).as_deref(), Some("https://example.com/new"));
+    trusts_redis(&second);
+    assert_eq!(location(&mut client, &code).as_deref(), Some("https://example.com/new"));
+    assert!(!redis.get(&key).unwrap_or_default().contains("old"));
+}
+
+#[test]
+fn one_instance_warms_the_others_up() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    drop(launch(&postgres, &redis.url_unix())); // makes the tables
+    redis.run(&["FLUSHALL"]);
+    postgres.psql(
+        "INSERT INTO urls (short_code, original_url, is_active)
+         SELECT 'w' || n, 'https://example.com/' || n, n % 10 > 0 FROM generate_series(1, 5000) n",
+    );
+    let snips = three(&postgres, &redis);
+    wait_until("the cache is warm", || snips.iter().any(|snip| snip.log().contains("the cache is warm")));
+    let held = redis.run(&["EVAL", "return #redis.call('KEYS', 'url:w*')", "0"]);
+    assert_eq!(held, redis::Value::Int(4500));
+    let warm = snips.iter().find(|snip| snip.log().contains("the cache is warm")).unwrap();
+    let mut client = warm.client();
+    assert!(metric(&mut client, "cache_local_links") >= 4500.0);
+    for snip in &snips {
+        assert_eq!(location(&mut snip.client(), "w4999").as_deref(), Some("https://example.com/4999"));
+        assert_eq!(lookups(&mut snip.client(), "store", "query"), 0.0);
+    }
+    let warmed = snips.iter().filter(|snip| snip.log().contains("the cache is warm")).count();
+    assert_eq!(warmed, 1);
+}
+
+/// What the writers have committed: for each code the newest version, and when the one before it was replaced.
+struct Hot {
+    id: i64,
+    code: String,
+    version: AtomicU64,
+    /// When each version's successor was committed, in ms since the start.
+    replaced: std::sync::Mutex<Vec<u64>>,
+}
+
+#[test]
+fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the_bound() {
+    let is_long = std::env::var_os("SNIP_TEST_LONG").is_some();
+    let length = Duration::from_secs(if is_long { 60 } else { 12 });
+    let (postgres, mut redis) = (Postgres::start(), Redis::start());
+    let snips = three(&postgres, &redis);
+    let mut client = snips[0].client();
+    let hot: Arc<Vec<Hot>> = Arc::new(
+        (0..8)
+            .map(|_| {
+                let (id, code) = client.shorten("https://example.com/0");
+                Hot { id, code, version: AtomicU64::new(0), replaced: std::sync::Mutex::new(Vec::new()) }
+            })
+            .collect(),
+    );
+    let start = Instant::now();
+    let millis = move || start.elapsed().as_millis() as u64;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (served, oldest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut threads = Vec::new();
+    for (n, snip) in snips.iter().enumerate() {
+        let mut writer = snip.client();
+        let (codes, over) = (Arc::clone(&hot), Arc::clone(&is_over));
+        threads.push(thread::spawn(move || {
+            // Each writer has codes of its own, so that it knows what the newest version is.
+            for hot in codes.iter().skip(n).step_by(3).cycle() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let next = hot.version.load(Ordering::SeqCst) + 1;
+                let body = json!({ "url": format!("https://example.com/{next}") }).to_string();
+                writer.put_json(&format!("/urls/{}", hot.id), &body).expect(200);
+                // From here on the version before is out of date everywhere.
+                hot.replaced.lock().unwrap().push(millis());
+                hot.version.store(next, Ordering::SeqCst);
+                // On its own instance at once.
+                let seen = location(&mut writer, &hot.code).expect("a link");
+                assert_eq!(seen, format!("https://example.com/{next}"));
+                thread::sleep(Duration::from_millis(30));
+            }
+        }));
+        for reader in 0..2 {
+            let mut client = snip.client();
+            let (codes, over) = (Arc::clone(&hot), Arc::clone(&is_over));
+            let (served, oldest) = (Arc::clone(&served), Arc::clone(&oldest));
+            threads.push(thread::spawn(move || {
+                for hot in codes.iter().cycle().skip(reader * 3) {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let began = millis();
+                    let seen = location(&mut client, &hot.code).expect("a link");
+                    let version: usize = seen.rsplit('/').next().unwrap().parse().unwrap();
+                    if let Some(replaced) = hot.replaced.lock().unwrap().get(version) {
+                        oldest.fetch_max(began.saturating_sub(*replaced), Ordering::Relaxed);
+                    }
+                    served.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }));
+        }
+    }
+    for _ in 0..2 {
+        thread::sleep(length / 4);
+        redis.kill();
+        thread::sleep(length / 8);
+        redis.launch();
+    }
+    thread::sleep(length / 4);
+    is_over.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("no request failed"));
+    let (served, oldest) = (served.load(Ordering::Relaxed), Duration::from_millis(oldest.load(Ordering::Relaxed)));
+    let versions: u64 = hot.iter().map(|hot| hot.version.load(Ordering::SeqCst)).sum();
+    println!("{served} redirects, {versions} changes, the oldest value {oldest:?} after it was replaced");
+    assert!(served > 500 && versions > 50, "too little was tried: {served} redirects, {versions} changes");
+    assert!(oldest <= BOUND, "a value was served {oldest:?} after it was replaced");
+    snips.iter().for_each(trusts_redis);
+}
