@@ -403,3 +403,20 @@ fn two_servers_do_not_mix() {
     first.client().shorten(TARGET);
     assert_eq!(Client::new(second.address().clone()).get("/urls").expect(200).text(), "[]");
 }
+
+/// Another program wrote a target that would split the answer's head: the client learns nothing of it, the log does.
+#[test]
+fn a_500_says_nothing_of_the_inside_and_is_logged_with_a_request_id() {
+    let mut snip = Launch::on(StoreKind::Sqlite).env("LOG_FORMAT", "json").env("LOG_LEVEL", "error").start();
+    let mut client = snip.client();
+    let (_, code) = client.shorten("https://example.com/");
+    let sql = rusqlite::Connection::open(sqlite_file(snip.place())).expect("open");
+    sql.execute("UPDATE urls SET original_url = 'https://example.com/' || char(13, 10) || 'X: y'", []).expect("update");
+    let answer = client.get(&format!("/{code}")).expect(500);
+    assert_eq!(answer.text(), r#"{"error":"Internal server error"}"#);
+    assert_eq!(answer.header("X"), None);
+    snip.stop();
+    let log = snip.log();
+    let line: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
+    assert!(line["request_id"].is_u64() && line["cause"].as_str().is_some_and(|c| c.contains("control")), "{line}");
+}

@@ -3,7 +3,7 @@
 use super::json::{Field, Object};
 use super::query::Query;
 use super::reply::{self, Error};
-use super::{Api, GivenId, Handled, body_object, given_id, given_user_id, json, store_error};
+use super::{Api, GivenId, Handled, body_object, given_id, given_user_id, json};
 use crate::http::{Request, Response};
 use crate::model::{EventFilter, Id, NewEvent, validate};
 
@@ -16,7 +16,7 @@ impl Api {
             user_id: query.integer("user_id", "user_id must be an integer")?,
         };
         self.ship_clicks()?;
-        let events = self.store.events(filter, query.page()).map_err(store_error)?;
+        let events = self.store.events(filter, query.page())?;
         reply::ok(response, |out| json::write_array(out, &events, json::write_event));
         Ok(())
     }
@@ -24,7 +24,7 @@ impl Api {
     pub(super) fn list_url_events(&self, id: Id, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
         let page = Query::new(request.head.query).page();
         self.ship_clicks()?;
-        let events = self.store.url_events(id, page).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
+        let events = self.store.url_events(id, page)?.ok_or(reply::URL_NOT_FOUND)?;
         reply::ok(response, |out| json::write_array(out, &events, json::write_event));
         Ok(())
     }
@@ -40,10 +40,10 @@ impl Api {
         let new = match new_event(url_id, &object) {
             Ok(new) => new,
             // The contract looks for the URL before it looks at the rest; one round trip serves the good case.
-            Err(_) if self.store.url(url_id).map_err(store_error)?.is_none() => return Err(reply::URL_NOT_FOUND),
+            Err(_) if self.store.url(url_id)?.is_none() => return Err(reply::URL_NOT_FOUND),
             Err(error) => return Err(error),
         };
-        let event = self.store.create_event(new).map_err(store_error)?;
+        let event = self.store.create_event(new)?;
         reply::created(response, |out| json::write_event(out, &event));
         Ok(())
     }

@@ -23,7 +23,6 @@ use reply::Error;
 use router::Route;
 
 use crate::clicks::Clicks;
-use crate::error::StoreError;
 use crate::http::head::Head;
 use crate::http::{self, Method, Refusal, Request, Response, Service};
 use crate::limits::{BODY_BYTES_MAX, UPLOAD_BODY_BYTES_MAX};
@@ -114,8 +113,7 @@ impl Api {
         if self.clicks.flush() {
             return Ok(());
         }
-        tracing::warn!("clicks are not stored yet; the read was turned away");
-        Err(Error::Unavailable)
+        Err(Error::Unavailable("the clicks before this read are not stored yet".to_owned()))
     }
 
     /// A number for a request that is worth a line in the log.
@@ -123,19 +121,20 @@ impl Api {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Redirects and probes are counted; everything else also gets a line.
-    fn log(&self, endpoint: Endpoint, request: &Request<'_>, status: u16, took: Duration) {
-        let quiet = matches!(
-            endpoint,
-            Endpoint::Redirect | Endpoint::Livez | Endpoint::Readyz | Endpoint::Health | Endpoint::Metrics
-        );
-        if quiet && status < 500 {
+    /// Redirects and probes are counted; everything else also gets a line, and so does whatever failed for a reason that
+    /// the client is not told.
+    fn log(&self, endpoint: Endpoint, request: &Request<'_>, status: u16, took: Duration, cause: Option<&str>) {
+        use Endpoint::{Health, Livez, Metrics, Readyz, Redirect};
+        if cause.is_none() && matches!(endpoint, Redirect | Livez | Readyz | Health | Metrics) {
             return;
         }
         let micros = took.as_micros() as u64;
         let Head { method, path, .. } = request.head;
-        let id = self.next_request_id();
-        tracing::info!(request_id = id, method = method.as_str(), path, status, micros, "request");
+        let (request_id, method) = (self.next_request_id(), method.as_str());
+        match cause {
+            None => tracing::info!(request_id, method, path, status, micros, "request"),
+            Some(cause) => tracing::error!(request_id, method, path, status, micros, cause, "request failed"),
+        }
     }
 }
 
@@ -152,14 +151,15 @@ impl Service for Api {
     fn call(&self, request: &Request<'_>, response: &mut Response<'_>) {
         let began = Instant::now();
         let route = router::route(request.head.path);
-        if let Err(error) = self.handle(&route, request, response, began) {
+        let failed = self.handle(&route, request, response, began).err();
+        if let Some(error) = &failed {
             response.restart();
-            reply::error(response, &error);
+            reply::error(response, error);
         }
         let endpoint = endpoint(&route);
         let took = began.elapsed();
         self.metrics.observe(endpoint, request.head.method, response.status(), took);
-        self.log(endpoint, request, response.status(), took);
+        self.log(endpoint, request, response.status(), took, failed.as_ref().and_then(Error::cause));
     }
 
     fn refused(&self, refusal: Refusal) {
@@ -196,17 +196,6 @@ fn endpoint(route: &Route<'_>) -> Endpoint {
         Route::Metrics => Endpoint::Metrics,
         Route::Server | Route::NotFound => Endpoint::Unknown,
     }
-}
-
-/// An error of the store on its way to the client: logged if it is not the client's doing.
-fn store_error(error: StoreError) -> Error {
-    match &error {
-        StoreError::Conflict(_) | StoreError::Missing(_) => {}
-        StoreError::Busy => tracing::warn!(%error, "request turned away"),
-        StoreError::Unavailable(_) => tracing::error!(%error, "request failed"),
-        StoreError::NotEmpty | StoreError::Internal(_) => tracing::error!(%error, "request failed"),
-    }
-    error.into()
 }
 
 /// The object in a request's body.

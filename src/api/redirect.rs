@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Api, Handled, reply, store_error};
+use super::{Api, Handled, reply};
 use crate::http::{Method, Request, Response};
 use crate::limits::{SHORT_CODE_CHARS_MAX, USER_AGENT_BYTES_MAX};
 use crate::model::{Click, Timestamp};
@@ -22,13 +22,14 @@ impl Api {
         if code.chars().count() > SHORT_CODE_CHARS_MAX {
             return Err(reply::URL_NOT_FOUND);
         }
-        let resolved = self.links.resolve(code, now).map_err(store_error)?;
+        let resolved = self.links.resolve(code, now)?;
         let link = resolved.link.ok_or(reply::URL_NOT_FOUND)?;
         response.head(if resolved.is_hit { FOUND_HIT } else { FOUND_MISS });
         if !response.header("Location", link.original_url.as_bytes()) {
             // Validation refuses such targets; another program must have written this one.
-            tracing::error!(url_id = link.url_id, "the stored URL has control characters and can't be followed");
-            return Err(reply::INTERNAL);
+            let cause =
+                format!("the stored target of URL {} has control characters and can't be followed", link.url_id);
+            return Err(reply::internal(cause));
         }
         response.empty();
         if request.head.method == Method::Get {

@@ -18,10 +18,20 @@ pub enum Error {
     Conflict(&'static str),
     /// 413 with this text.
     TooLarge(&'static str),
-    /// 503: the store or a queue can't take more now.
-    Unavailable,
-    /// 500 with this text, which says nothing of the inside.
-    Internal(&'static str),
+    /// 503: the store or a queue can't take more now. The cause is for the log.
+    Unavailable(String),
+    /// 500 with this text, which says nothing of the inside, and the cause for the log.
+    Internal(&'static str, String),
+}
+
+impl Error {
+    /// What the log is told and the client is not.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(cause) | Self::Internal(_, cause) => Some(cause),
+            _ => None,
+        }
+    }
 }
 
 /// 404 of an unknown path.
@@ -31,18 +41,23 @@ pub const URL_NOT_FOUND: Error = Error::NotFound("URL not found");
 /// 404 of a user.
 pub const USER_NOT_FOUND: Error = Error::NotFound("User not found");
 /// 500 of anything unexpected.
-pub const INTERNAL: Error = Error::Internal("Internal server error");
+pub fn internal(cause: String) -> Error {
+    Error::Internal("Internal server error", cause)
+}
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        match error {
+        let cause = || error.to_string();
+        match &error {
             StoreError::Conflict(Constraint::Username) => Self::Conflict("Username already exists"),
             StoreError::Conflict(Constraint::Email) => Self::Conflict("Email already exists"),
-            StoreError::Conflict(Constraint::ShortCode) => Self::Internal("Failed to generate unique short code"),
+            StoreError::Conflict(Constraint::ShortCode) => {
+                Self::Internal("Failed to generate unique short code", cause())
+            }
             StoreError::Missing(Reference::User) => USER_NOT_FOUND,
             StoreError::Missing(Reference::Url) => URL_NOT_FOUND,
-            StoreError::Busy | StoreError::Unavailable(_) => Self::Unavailable,
-            StoreError::NotEmpty | StoreError::Internal(_) => INTERNAL,
+            StoreError::Busy | StoreError::Unavailable(_) => Self::Unavailable(cause()),
+            StoreError::NotEmpty | StoreError::Internal(_) => internal(cause()),
         }
     }
 }
@@ -108,10 +123,10 @@ pub fn error(response: &mut Response<'_>, error: &Error) {
         }
         Error::Conflict(message) => start(response, prefix!("409 Conflict"), message),
         Error::TooLarge(message) => start(response, prefix!("413 Content Too Large"), message),
-        Error::Unavailable => {
+        Error::Unavailable(_) => {
             start(response, concat!(prefix!("503 Service Unavailable"), "Retry-After: 1\r\n"), "Service unavailable")
         }
-        Error::Internal(message) => start(response, prefix!("500 Internal Server Error"), message),
+        Error::Internal(message, _) => start(response, prefix!("500 Internal Server Error"), message),
     };
     response.body(JSON, |out| {
         out.extend_from_slice(b"{\"error\":");

@@ -3,7 +3,7 @@
 use super::json::Field;
 use super::query::Query;
 use super::reply::{self, Error};
-use super::{Api, Handled, Object, body_object, given_user_id, json, store_error};
+use super::{Api, Handled, Object, body_object, given_user_id, json};
 use crate::error::{Constraint, StoreError};
 use crate::http::{Request, Response};
 use crate::limits::SHORT_CODE_TRIES;
@@ -16,20 +16,20 @@ impl Api {
             user_id: query.integer("user_id", "user_id must be an integer")?,
             is_active: query.boolean("is_active"),
         };
-        let urls = self.store.urls(filter, query.page()).map_err(store_error)?;
+        let urls = self.store.urls(filter, query.page())?;
         reply::ok(response, |out| json::write_array(out, &urls, json::write_url));
         Ok(())
     }
 
     pub(super) fn show_url(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        let url = self.store.url(id).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
+        let url = self.store.url(id)?.ok_or(reply::URL_NOT_FOUND)?;
         reply::ok(response, |out| json::write_url(out, &url));
         Ok(())
     }
 
     pub(super) fn show_stats(&self, id: Id, response: &mut Response<'_>) -> Handled {
         self.ship_clicks()?;
-        let stats = self.store.url_stats(id).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
+        let stats = self.store.url_stats(id)?.ok_or(reply::URL_NOT_FOUND)?;
         reply::ok(response, |out| json::write_stats(out, &stats));
         Ok(())
     }
@@ -52,22 +52,22 @@ impl Api {
         for _ in 1..SHORT_CODE_TRIES {
             match self.store.create_url(new.clone()) {
                 Err(StoreError::Conflict(Constraint::ShortCode)) => new.short_code = code::generate(),
-                outcome => return outcome.map_err(store_error),
+                outcome => return outcome.map_err(Error::from),
             }
         }
-        self.store.create_url(new).map_err(store_error)
+        self.store.create_url(new).map_err(Error::from)
     }
 
     pub(super) fn update_url(&self, id: Id, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
         let patch = url_patch(&body_object(request)?)?;
-        let url = self.store.update_url(id, patch).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
+        let url = self.store.update_url(id, patch)?.ok_or(reply::URL_NOT_FOUND)?;
         self.links.changed(&url.short_code);
         reply::ok(response, |out| json::write_url(out, &url));
         Ok(())
     }
 
     pub(super) fn delete_url(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        let code = self.store.delete_url(id).map_err(store_error)?.ok_or(reply::URL_NOT_FOUND)?;
+        let code = self.store.delete_url(id)?.ok_or(reply::URL_NOT_FOUND)?;
         self.links.changed(&code);
         reply::no_content(response);
         Ok(())

@@ -2,20 +2,20 @@
 
 use super::query::Query;
 use super::reply::{self, Error};
-use super::{Api, Handled, body_object, json, store_error, upload};
+use super::{Api, Handled, body_object, json, upload};
 use crate::http::{Request, Response};
 use crate::model::{Id, NewUser, UserPatch, validate};
 use crate::runtime::offload::{NotDone, offload};
 
 impl Api {
     pub(super) fn list_users(&self, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
-        let users = self.store.users(Query::new(request.head.query).page()).map_err(store_error)?;
+        let users = self.store.users(Query::new(request.head.query).page())?;
         reply::ok(response, |out| json::write_array(out, &users, json::write_user));
         Ok(())
     }
 
     pub(super) fn show_user(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        let user = self.store.user(id).map_err(store_error)?.ok_or(reply::USER_NOT_FOUND)?;
+        let user = self.store.user(id)?.ok_or(reply::USER_NOT_FOUND)?;
         reply::ok(response, |out| json::write_user(out, &user));
         Ok(())
     }
@@ -24,7 +24,7 @@ impl Api {
         let object = body_object(request)?;
         let username = validate::new_username(object.text("username")).map_err(Error::BadRequest)?;
         let email = validate::new_email(object.text("email")).map_err(Error::BadRequest)?;
-        let user = self.store.create_user(NewUser { username, email, created_at: None }).map_err(store_error)?;
+        let user = self.store.create_user(NewUser { username, email, created_at: None })?;
         reply::created(response, |out| json::write_user(out, &user));
         Ok(())
     }
@@ -38,7 +38,7 @@ impl Api {
             username: changed("username", validate::changed_username)?,
             email: changed("email", validate::changed_email)?,
         };
-        let user = self.store.update_user(id, patch).map_err(|error| match store_error(error) {
+        let user = self.store.update_user(id, patch).map_err(|error| match Error::from(error) {
             // The contract has one text for both here.
             Error::Conflict(_) => Error::Conflict("Username or email already exists"),
             other => other,
@@ -49,7 +49,7 @@ impl Api {
     }
 
     pub(super) fn delete_user(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        if !self.store.delete_user(id).map_err(store_error)? {
+        if !self.store.delete_user(id)? {
             return Err(reply::USER_NOT_FOUND);
         }
         // Cached links name their owner, who is gone.
@@ -63,10 +63,10 @@ impl Api {
         let body = request.body.to_vec();
         // Ten megabytes of CSV take tens of milliseconds: not on the worker.
         let rows = offload(move || upload::users(&boundary, body)).map_err(|not_done| match not_done {
-            NotDone::Busy => Error::Unavailable,
-            NotDone::Panicked => reply::INTERNAL,
+            NotDone::Busy => Error::Unavailable("too many uploads wait".to_owned()),
+            NotDone::Panicked => reply::internal("reading the upload panicked".to_owned()),
         })??;
-        let imported = self.store.import_users(rows).map_err(store_error)?;
+        let imported = self.store.import_users(rows)?;
         reply::created(response, |out| {
             let imported = i64::try_from(imported).unwrap_or(i64::MAX);
             out.extend_from_slice(b"{\"imported\":");
