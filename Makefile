@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench profile-build lint fmt setup
+.PHONY: help run test test-long bench profile-build lint fmt setup
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -12,6 +12,9 @@ run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
+
+test-long: ## the caches for a minute under load with Redis killed and started again, and a scan of a million codes
+	SNIP_TEST_LONG=1 cargo test --test cache -- --nocapture
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select

@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API (the default)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Bring the store's tables up to date and end
     Migrate(StoreArgs),
     /// Load users.csv, urls.csv and events.csv into the store
@@ -160,7 +160,7 @@ pub struct ServeArgs {
 
     /// Second cache level, shared by instances: redis://, rediss:// or unix:///path, [user:password@]host[:port][/db]
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
-    pub redis_url: Option<RedisConfig>,
+    redis_url: Option<RedisUrl>,
 
     /// Memory of the in-process cache of links, in bytes
     #[arg(long, env = "SNIP_CACHE_BYTES", value_name = "BYTES", default_value_t = limits::LINKS_LOCAL_BYTES)]
@@ -215,6 +215,11 @@ impl ServeArgs {
         self.listen.addresses()
     }
 
+    /// The second level of the cache, if there is one.
+    pub fn redis(&self) -> Option<&RedisConfig> {
+        self.redis_url.as_ref()?.0.as_ref()
+    }
+
     /// The bounds of the HTTP server.
     pub fn http_options(&self) -> Options {
         Options {
@@ -224,6 +229,18 @@ impl ServeArgs {
             idle_timeout: self.idle_timeout,
             write_timeout: self.write_timeout,
         }
+    }
+}
+
+/// A Redis URL; an empty one, as a composed environment may hold, is none.
+#[derive(Clone, Debug)]
+struct RedisUrl(Option<RedisConfig>);
+
+impl std::str::FromStr for RedisUrl {
+    type Err = crate::redis::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() { Ok(Self(None)) } else { Ok(Self(Some(text.parse()?))) }
     }
 }
 
@@ -296,7 +313,7 @@ mod tests {
     fn serve(arguments: &[&str]) -> Result<ServeArgs, String> {
         let cli = Cli::try_parse_from([&["snip"], arguments].concat()).map_err(|error| error.to_string())?;
         Ok(match cli.command {
-            Some(Command::Serve(args)) => args,
+            Some(Command::Serve(args)) => *args,
             None => cli.serve,
             Some(other) => return Err(format!("{other:?}")),
         })
@@ -365,6 +382,13 @@ mod tests {
         check(&["--database-pooler"], &[], "no database is named");
         let shown = format!("{:?}", serve(&url).unwrap());
         assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn an_empty_redis_url_is_none() {
+        let redis = |arguments: &[&str]| serve(arguments).unwrap().redis().map(ToString::to_string);
+        assert_eq!((redis(&[]), redis(&["--redis-url", ""])), (None, None));
+        assert_eq!(redis(&["--redis-url", "redis://cache/1"]).as_deref(), Some("cache:6379/1"));
     }
 
     #[test]

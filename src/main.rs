@@ -139,11 +139,11 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 
 fn open_links(args: &ServeArgs, choice: &StoreChoice, store: &Arc<dyn Store>) -> anyhow::Result<Links> {
     let links = Links::new(Arc::clone(store), args.cache_bytes);
-    if let Some(redis) = &args.redis_url {
+    if let Some(redis) = args.redis() {
         links.use_redis(redis.clone()).context("cannot start the thread of Redis")?;
     }
     // A SQLite file without Redis has no other instances to hear of.
-    if args.redis_url.is_some() || matches!(choice, StoreChoice::Postgres(_)) {
+    if args.redis().is_some() || matches!(choice, StoreChoice::Postgres(_)) {
         links.follow_changes().context("cannot start the thread that follows changes")?;
     }
     Ok(links)

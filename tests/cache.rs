@@ -412,7 +412,10 @@ fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the
     threads.into_iter().for_each(|thread| thread.join().expect("no request failed"));
     let (served, oldest) = (served.load(Ordering::Relaxed), Duration::from_millis(oldest.load(Ordering::Relaxed)));
     let versions: u64 = hot.iter().map(|hot| hot.version.load(Ordering::SeqCst)).sum();
-    println!("{served} redirects, {versions} changes, the oldest value {oldest:?} after it was replaced");
+    #[allow(clippy::print_stdout, reason = "shown with --nocapture")]
+    {
+        println!("{served} redirects, {versions} changes, the oldest value {oldest:?} after it was replaced");
+    }
     assert!(served > 500 && versions > 50, "too little was tried: {served} redirects, {versions} changes");
     assert!(oldest <= BOUND, "a value was served {oldest:?} after it was replaced");
     snips.iter().for_each(trusts_redis);

@@ -619,7 +619,7 @@ fn run(seed: u64, without: Without, base: Instant, is_traced: bool) -> Result<u6
     let mut world = World::new(seed, without, base);
     world.is_traced = is_traced;
     // Most runs begin with everything connected and trusted, where the interesting things happen.
-    if seed % 8 != 0 {
+    if !seed.is_multiple_of(8) {
         for i in 0..INSTANCES {
             world.connect(i);
             world.poll(i);

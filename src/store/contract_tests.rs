@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::{SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError};
+use crate::limits::LINK_CHANGES_PAGE;
 use crate::model::{
-    Click, Event, EventFilter, Id, NewEvent, NewUrl, NewUser, Page, ShortUrl, Start, Target, Timestamp, UrlFilter,
-    UrlPatch, User, UserPatch,
+    ChangeCursor, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortUrl, Start, Target,
+    Timestamp, UrlFilter, UrlPatch, User, UserPatch,
 };
 
 /// Runs every check on an empty store of its own, which comes with what must outlive it (a folder, say).
 pub(super) fn check_all<S: Store, G>(empty: impl Fn() -> (S, G)) {
-    let checks: [fn(&dyn Store); 15] = [
+    let checks: [fn(&dyn Store); 18] = [
         users_are_made_and_found,
         users_are_changed,
         user_conflicts,
@@ -29,6 +30,9 @@ pub(super) fn check_all<S: Store, G>(empty: impl Fn() -> (S, G)) {
         events_are_made,
         clicks_are_counted,
         data_sets_are_loaded,
+        links_have_versions,
+        changes_of_links_are_listed,
+        active_links_are_walked_downwards,
     ];
     for check in checks {
         let (store, _outlives) = empty();
@@ -439,4 +443,97 @@ fn data_sets_are_loaded(store: &dyn Store) {
     store.load(SeedData::default(), true).unwrap();
     assert_eq!(store.users(offset(0, 100)).unwrap(), []);
     store.load(SeedData::default(), false).unwrap();
+}
+
+fn links_have_versions(store: &dyn Store) {
+    let ann = store.create_user(new_user("ann")).unwrap().id;
+    let id = store.create_url(new_url("abc123", Some(ann))).unwrap().id;
+    let version = || store.link_state("abc123").unwrap().unwrap().version;
+    assert_eq!(version(), 1);
+    let patch = UrlPatch { original_url: Some("http://new".into()), ..UrlPatch::default() };
+    store.update_url(id, patch).unwrap();
+    assert_eq!(version(), 2);
+    store.update_url(id, UrlPatch::default()).unwrap();
+    assert_eq!(version(), 2, "nothing has changed");
+    store.delete_user(ann).unwrap();
+    let target = Target { url_id: id, user_id: None, version: 3, original_url: "http://new".into() };
+    assert_eq!(store.resolve("abc123").unwrap(), Some(target.clone()));
+    assert_eq!(store.link_state("abc123").unwrap(), Some(LinkState { url_id: id, version: 3, target: Some(target) }));
+    store.delete_url(id).unwrap();
+    assert_eq!(store.delete_url(id).unwrap(), None);
+    assert_eq!(store.link_state("abc123").unwrap(), Some(LinkState { url_id: id, version: 4, target: None }));
+    assert_eq!(store.link_state("nosuch").unwrap(), None);
+}
+
+/// Reads on to the end of the list; gives the entries, and where the end was.
+fn read_on(store: &dyn Store, mut after: Option<ChangeCursor>) -> (Vec<(String, i64)>, Option<ChangeCursor>) {
+    let mut found = Vec::new();
+    loop {
+        let part = store.link_changes(after).unwrap();
+        assert!(part.changes.len() <= LINK_CHANGES_PAGE as usize);
+        found.extend(part.changes.into_iter().map(|change| (change.short_code, change.version)));
+        after = Some(part.next);
+        if part.is_end {
+            return (found, after);
+        }
+    }
+}
+
+fn changes_of_links_are_listed(store: &dyn Store) {
+    let entry = |code: &str, version| (code.to_owned(), version);
+    let (found, start) = read_on(store, None);
+    assert_eq!(found, []);
+    let id = store.create_url(new_url("abc123", None)).unwrap().id;
+    assert_eq!(read_on(store, start).0, [], "a new link is no change");
+    store.update_url(id, UrlPatch { is_active: Some(false), ..UrlPatch::default() }).unwrap();
+    let (found, after) = read_on(store, start);
+    assert_eq!(found, [entry("abc123", 2)]);
+    store.update_url(id, UrlPatch { is_active: Some(true), ..UrlPatch::default() }).unwrap();
+    store.delete_url(id).unwrap();
+    // What was read already may come again, before what is new.
+    let (found, _) = read_on(store, after);
+    assert!(found.ends_with(&[entry("abc123", 3), entry("abc123", 4)]), "{found:?}");
+    assert_eq!(read_on(store, None).0.len(), 3, "the beginning is long ago");
+    store.forget_link_changes().unwrap();
+    assert_eq!(read_on(store, None).0.len(), 3, "nothing is so old");
+
+    // More than fits into a part, from one transaction.
+    let count = i64::from(LINK_CHANGES_PAGE) * 2 + 7;
+    let at = Timestamp::from_micros(0);
+    let user = User { id: 1, username: "ann".into(), email: "ann@example.com".into(), created_at: at };
+    let urls = (1..=count).map(|n| ShortUrl {
+        id: n,
+        user_id: Some(1),
+        short_code: format!("c{n}"),
+        original_url: "http://ab".into(),
+        title: None,
+        is_active: true,
+        created_at: at,
+        updated_at: at,
+    });
+    let data = SeedData { users: vec![user], urls: urls.collect(), events: Vec::new() };
+    let (_, after) = read_on(store, None);
+    store.load(data, true).unwrap();
+    let (found, after) = read_on(store, after);
+    assert!(found.ends_with(&[entry("abc123", 5)]), "what a data set takes the place of is gone: {found:?}");
+    store.delete_user(1).unwrap();
+    let (mut found, _) = read_on(store, after);
+    found.retain(|(code, _)| code != "abc123");
+    found.sort();
+    let mut expect: Vec<_> = (1..=count).map(|n| entry(&format!("c{n}"), 2)).collect();
+    expect.sort();
+    assert_eq!(found, expect);
+}
+
+fn active_links_are_walked_downwards(store: &dyn Store) {
+    let ids: Vec<Id> = (0..5).map(|n| store.create_url(new_url(&format!("c{n}"), None)).unwrap().id).collect();
+    store.delete_url(ids[3]).unwrap();
+    let codes = |before, limit| {
+        let page = store.links_below(before, limit).unwrap();
+        page.into_iter().map(|(code, target)| (code, target.url_id)).collect::<Vec<_>>()
+    };
+    let expect = |ns: &[usize]| ns.iter().map(|&n| (format!("c{n}"), ids[n])).collect::<Vec<_>>();
+    assert_eq!(codes(Id::MAX, 2), expect(&[4, 2]));
+    assert_eq!(codes(ids[2], 10), expect(&[1, 0]));
+    assert_eq!(codes(ids[0], 10), []);
 }

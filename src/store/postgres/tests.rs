@@ -549,3 +549,30 @@ fn errors_are_told_apart() {
     assert_eq!(StoreError::from(pg::Error::Busy), StoreError::Busy);
     assert!(is_unavailable::<()>(&Err(pg::Error::TimedOut.into())));
 }
+
+// ---- The list of changes ---------------------------------------------------------------------------------------
+
+/// Sequences count when a row is written, not when it is seen: the younger entry may be seen first.
+#[test]
+fn a_change_that_commits_late_is_not_missed() {
+    let database = Database::new();
+    let store = database.open();
+    database.psql("INSERT INTO urls (short_code, original_url) VALUES ('late', 'http://ab'), ('early', 'http://ab')");
+    let pool = Pool::open(database.config()).unwrap();
+    let mut lease = pool.lease().unwrap();
+    lease.script("BEGIN; UPDATE urls SET original_url = 'http://new' WHERE short_code = 'late'").unwrap();
+    database.psql("UPDATE urls SET original_url = 'http://new' WHERE short_code = 'early'");
+    let codes = |after| {
+        let changes = store.link_changes(after).unwrap();
+        let codes: Vec<_> = changes.changes.into_iter().map(|change| (change.short_code, change.version)).collect();
+        (codes, Some(changes.next))
+    };
+    let (found, after) = codes(None);
+    assert_eq!(found, [("early".to_owned(), 2)]);
+    lease.script("COMMIT").unwrap();
+    let (found, _) = codes(after);
+    assert!(found.contains(&("late".to_owned(), 2)), "{found:?}");
+    let plan =
+        "EXPLAIN SELECT sequence FROM url_changes WHERE transaction >= 1 AND sequence > 0 ORDER BY sequence LIMIT 512";
+    assert!(database.psql(plan).contains("Index"), "{}", database.psql(plan));
+}
