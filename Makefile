@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench profile-build lint fmt setup
+.PHONY: help run test ledger bench profile-build lint fmt setup
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -12,6 +12,10 @@ run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
+
+ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
+	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture
+	SNIP_LEDGER_ROUNDS=200 cargo test --test ledger postgres -- --nocapture
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select
