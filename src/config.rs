@@ -35,6 +35,7 @@ pub struct Cli {
 
 /// What the program does.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one of it exists, for the time of the start")]
 pub enum Command {
     /// Serve the API (the default)
     Serve(ServeArgs),

@@ -135,7 +135,7 @@ fn ids_too_large_to_exist_are_nowhere() {
 fn several_instances_migrate_at_once() {
     let database = Database::new();
     in_threads(3, |_| database.open().health().unwrap());
-    assert_eq!(database.psql("SELECT string_agg(version::text, ',' ORDER BY version) FROM snip_migrations"), "1,2,3");
+    assert_eq!(database.psql("SELECT string_agg(version::text, ',' ORDER BY version) FROM snip_migrations"), "1,2,3,4");
     // And again, with nothing to do.
     in_threads(3, |_| database.open().health().unwrap());
 }
@@ -150,11 +150,11 @@ fn tables_that_are_not_ours_are_told_in_one_line() {
     check(Tables::Check, "run `snip migrate`");
     database.open();
     PostgresStore::open(database.config(), Tables::Check).unwrap();
-    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (4, 'x')");
-    check(Tables::Migrate, "from a newer version of snip (its schema is 4, the newest known here 3)");
+    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (5, 'x')");
+    check(Tables::Migrate, "from a newer version of snip (its schema is 5, the newest known here 4)");
     check(Tables::Check, "from a newer version");
     database.psql(
-        "DELETE FROM snip_migrations WHERE version = 4; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
+        "DELETE FROM snip_migrations WHERE version = 5; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
     );
     check(Tables::Migrate, "migration 2 in the database");
     database
