@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::TrustedProxies;
+use crate::clicks::{self, Durability};
 use crate::http::{ListenAddress, Options};
 use crate::limits;
 use crate::log::{Format, Level};
@@ -41,14 +42,80 @@ pub enum Command {
     Migrate(StoreArgs),
     /// Load users.csv, urls.csv and events.csv into the store
     Seed(SeedArgs),
+    /// Look after the journal of clicks
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Ask a running server whether it is ready: exit code 0 if so (for containers)
     Healthcheck(HealthcheckArgs),
+}
+
+/// What is done with a journal that no server uses.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Tell what is in a journal, segment by segment; works beside a running server too
+    Inspect {
+        /// The journal's folder, such as ./data/journal/NAME
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Store the clicks of a left-over journal, each exactly once, and remove it
+    Ship(ShipArgs),
+}
+
+/// Which journal goes where.
+#[derive(Debug, Args)]
+pub struct ShipArgs {
+    /// The journal's folder, such as ./data/journal/NAME
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Longest time to wait for the store
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
+    pub timeout: Duration,
+
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// How clicks are journaled.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// Name of this instance, unique among those that share a store [default: the host's name]
+    #[arg(long, env = "INSTANCE_ID", value_name = "NAME", value_parser = instance_id)]
+    instance_id: Option<String>,
+
+    /// Bytes of the click journal on disk; past it clicks are shed and counted, redirects go on
+    #[arg(long, env = "SNIP_JOURNAL_MAX_BYTES", value_name = "N", value_parser = journal_bytes(),
+          default_value_t = limits::JOURNAL_BYTES_DEFAULT)]
+    journal_max_bytes: u64,
+
+    /// What a click survives when its redirect is answered: a crash of the process; of the host, save for the last
+    /// interval; of the host
+    #[arg(long, env = "SNIP_JOURNAL_SYNC", value_enum, ignore_case = true, default_value = "process")]
+    journal_sync: JournalSync,
+
+    /// How often the journal is synced with '--journal-sync interval'
+    #[arg(long, env = "SNIP_JOURNAL_SYNC_INTERVAL", value_name = "TIME", value_parser = duration,
+          default_value = "100ms")]
+    journal_sync_interval: Duration,
+}
+
+/// When the journal is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum JournalSync {
+    /// Never: clicks survive a crash of the process
+    Process,
+    /// Every so often
+    Interval,
+    /// Before each redirect is answered
+    Always,
 }
 
 /// Which store.
 #[derive(Clone, Debug, Args)]
 pub struct StoreArgs {
-    /// Folder of the SQLite file; made when it is missing
+    /// Folder of the SQLite file and of the click journal; made when it is missing
     #[arg(long, env = "SNIP_DATA_DIR", value_name = "DIR", default_value = "./data")]
     pub data_dir: PathBuf,
 
@@ -165,6 +232,8 @@ pub struct ServeArgs {
     /// Memory of the in-process cache of links, in bytes
     #[arg(long, env = "SNIP_CACHE_BYTES", value_name = "BYTES", default_value_t = limits::LINKS_LOCAL_BYTES)]
     pub cache_bytes: u64,
+    #[command(flatten)]
+    journal: JournalArgs,
 
     /// Peers whose X-Forwarded-For and X-Real-IP are believed: addresses, networks, 'loopback', 'unix'
     #[arg(long, env = "SNIP_TRUSTED_PROXIES", value_name = "LIST", default_value = "loopback,unix")]
@@ -218,6 +287,21 @@ impl ServeArgs {
     /// The second level of the cache, if there is one.
     pub fn redis(&self) -> Option<&RedisConfig> {
         self.redis_url.as_ref()?.0.as_ref()
+    }
+
+    /// The journal of clicks.
+    pub fn journal_options(&self) -> clicks::Options {
+        let args = &self.journal;
+        let instance = args.instance_id.clone().unwrap_or_else(host_name);
+        clicks::Options {
+            bytes_max: args.journal_max_bytes,
+            durability: match args.journal_sync {
+                JournalSync::Process => Durability::Process,
+                JournalSync::Interval => Durability::Interval(args.journal_sync_interval),
+                JournalSync::Always => Durability::Always,
+            },
+            ..clicks::Options::new(&self.store.data_dir.join("journal").join(&instance), &instance)
+        }
     }
 
     /// The bounds of the HTTP server.
@@ -299,6 +383,31 @@ fn connections() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=limits::CONNECTIONS_MAX_CEILING as u64).map(|count| count as usize)
 }
 
+fn journal_bytes() -> impl TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(limits::JOURNAL_BYTES_MIN..)
+}
+
+/// A name that can be a folder's.
+fn instance_id(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty()
+        || text.len() > limits::INSTANCE_ID_BYTES_MAX
+        || text.starts_with('.')
+        || !text.chars().all(is_name)
+    {
+        let max = limits::INSTANCE_ID_BYTES_MAX;
+        return Err(format!("expected 1 to {max} letters, digits, '-', '_' or '.', not beginning with '.'"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The host's name, made fit to be an instance's.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name: String = name.chars().take(limits::INSTANCE_ID_BYTES_MAX).collect();
+    instance_id(&name).unwrap_or_else(|_| "snip".into())
+}
+
 /// `10s`, `500ms`, `2m`: a number with its unit, more than nothing.
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
@@ -328,6 +437,9 @@ mod tests {
     fn defaults_are_those_of_the_limits() {
         let args = serve(&[]).unwrap();
         assert_eq!(args.http_options(), Options::default());
+        assert_eq!(args.journal_options().bytes_max, limits::JOURNAL_BYTES_DEFAULT);
+        assert_eq!(args.journal_options().durability, Durability::Process);
+        assert_eq!(args.journal.journal_sync_interval, limits::JOURNAL_SYNC_INTERVAL_DEFAULT);
         assert_eq!(args.drain_timeout, limits::DRAIN_TIMEOUT_DEFAULT);
         assert_eq!(args.listen(), vec!["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(args.trusted_proxies, TrustedProxies::default());
@@ -392,6 +504,15 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_named_after_the_instance() {
+        let args = serve(&["--data-dir", "/d", "--instance-id", "web-1", "--journal-sync", "interval"]).unwrap();
+        let options = args.journal_options();
+        assert_eq!((options.folder, options.instance.as_str()), ("/d/journal/web-1".into(), "web-1"));
+        assert_eq!(options.durability, Durability::Interval(limits::JOURNAL_SYNC_INTERVAL_DEFAULT));
+        assert_eq!(instance_id(&host_name()), Ok(host_name()));
+    }
+
+    #[test]
     fn nonsense_is_told() {
         let check = |arguments: &[&str], expect: &str| {
             let error = serve(arguments).unwrap_err();
@@ -404,6 +525,10 @@ mod tests {
         check(&["--log-level", "loud"], "possible values");
         check(&["--redis-url", "cache:6379"], "must begin with redis://");
         check(&["--cache-bytes", "lots"], "invalid digit");
+        check(&["--instance-id", "../web"], "not beginning with '.'");
+        check(&["--instance-id", "a/b"], "letters, digits");
+        check(&["--journal-max-bytes", "1000"], "is not in");
+        check(&["--journal-sync", "never"], "possible values");
         check(&["--unknown"], "unexpected argument");
         check(&["--trusted-proxies", "10.0.0.0/99"], "neither an address");
     }

@@ -1,8 +1,9 @@
-//! The command line: `snip serve`, `migrate`, `seed`, `healthcheck`.
+//! The command line: `snip serve`, `migrate`, `seed`, `journal`, `healthcheck`.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +14,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use snip::api::Api;
-use snip::clicks::Clicks;
-use snip::config::{Cli, Command, HealthcheckArgs, SeedArgs, ServeArgs, StoreArgs, StoreChoice};
+use snip::clicks::{self, Clicks};
+use snip::config::{
+    Cli, Command, HealthcheckArgs, JournalCommand, SeedArgs, ServeArgs, ShipArgs, StoreArgs, StoreChoice,
+};
 use snip::http::{Bound, ListenAddress, Server};
 use snip::limits;
 use snip::links::Links;
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Migrate(args)) => migrate(&args),
         Some(Command::Seed(args)) => run_seed(&args),
+        Some(Command::Journal(JournalCommand::Inspect { dir })) => inspect(&dir),
+        Some(Command::Journal(JournalCommand::Ship(args))) => ship(&args),
         Some(Command::Healthcheck(args)) => healthcheck(&args),
     };
     match done {
@@ -122,7 +127,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let api = Arc::new(Api::new(
         Arc::clone(&store),
         open_links(args, &choice, &store)?,
-        Clicks::start(Arc::clone(&store)).context("cannot start the thread that stores clicks")?,
+        Clicks::start(store.clone(), args.journal_options())?,
         Metrics::new().context("cannot set up the metrics")?,
         Arc::clone(&connections),
         args.trusted_proxies.clone(),
@@ -158,7 +163,9 @@ fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<
     let left = deadline.saturating_duration_since(Instant::now()).max(limits::CLICKS_CLOSE_MIN);
     match api.close(left) {
         0 => tracing::info!("stopped"),
-        lost => bail!("{lost} clicks are lost: the store did not take them within the drain timeout"),
+        left => {
+            tracing::warn!(clicks = left, "stopped; the store did not take these clicks, the next start ships them")
+        }
     }
     Ok(())
 }
@@ -205,6 +212,25 @@ fn run_seed(args: &SeedArgs) -> anyhow::Result<()> {
     let store = open_store(&choose_store(&args.store))?;
     let loaded = seed::load(store.as_ref(), &args.dir, args.reset)?;
     say(&format!("Loaded {loaded}"));
+    Ok(())
+}
+
+fn inspect(folder: &Path) -> anyhow::Result<()> {
+    let report = clicks::inspect::report(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    say(report.trim_end());
+    Ok(())
+}
+
+fn ship(args: &ShipArgs) -> anyhow::Result<()> {
+    let _log = log::start(log::Level::Warn, log::Format::Auto);
+    let store = open_store(&choose_store(&args.store))?;
+    let Some(shipped) = clicks::ship(&args.dir, store.as_ref(), args.timeout)? else {
+        bail!("the store did not take all clicks of {} in time; run it again", args.dir.display());
+    };
+    say(&format!("Stored {} clicks and removed the journal in {}", shipped.stored, args.dir.display()));
+    if shipped.damaged > 0 {
+        say(&format!("{} damaged files are left there", shipped.damaged));
+    }
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::http::{self, CloseReason, Method};
@@ -90,8 +91,30 @@ pub struct Sample {
     pub clicks_recorded: u64,
     /// Clicks stored.
     pub clicks_stored: u64,
-    /// Clicks lost because the queue was full.
+    /// Clicks lost because the journal was full.
     pub clicks_shed: u64,
+    /// Clicks of earlier runs found unstored.
+    pub clicks_recovered: u64,
+    /// Clicks that will never be stored, though they were taken in.
+    pub clicks_lost: u64,
+    /// Clicks answered before they were on disk as they should have been.
+    pub clicks_unsynced: u64,
+    /// Batches that the store refused.
+    pub clicks_batches_refused: u64,
+    /// Clicks in the journal and not yet stored.
+    pub clicks_waiting: u64,
+    /// Age of the oldest of these in seconds.
+    pub clicks_lag_seconds: f64,
+    /// Segment files of the journal.
+    pub journal_segments: u64,
+    /// Bytes of the journal on disk.
+    pub journal_bytes: u64,
+    /// Segments set aside because they could not be read.
+    pub journal_damaged: u64,
+    /// Segments that could not be made.
+    pub journal_prepare_failures: u64,
+    /// Syncs that failed.
+    pub journal_sync_failures: u64,
     /// Log lines dropped because the queue was full.
     pub log_lines_dropped: u64,
     /// Lookups by level and result: the names, and how many.
@@ -123,6 +146,13 @@ pub struct Metrics {
     clicks_recorded: IntCounter,
     clicks_stored: IntCounter,
     clicks_shed: IntCounter,
+    clicks_recovered: IntCounter,
+    clicks_lost: IntCounter,
+    clicks_unsynced: IntCounter,
+    clicks_batches_refused: IntCounter,
+    journal_damaged: IntCounter,
+    journal_prepare_failures: IntCounter,
+    journal_sync_failures: IntCounter,
     log_lines_dropped: IntCounter,
     connections_accepted: IntCounter,
     connections_over_limit: IntCounter,
@@ -142,6 +172,10 @@ pub struct Metrics {
     redis_connected: IntGauge,
     redis_in_flight: IntGauge,
     active_urls: IntGauge,
+    clicks_waiting: IntGauge,
+    clicks_lag_seconds: Gauge,
+    journal_segments: IntGauge,
+    journal_bytes: IntGauge,
     cache_bytes: IntGauge,
     cache_links: IntGauge,
     connections_open: IntGauge,
@@ -179,9 +213,22 @@ impl Metrics {
             redirects: counter("redirects_total", "Redirects followed")?,
             cache_hits: counter("cache_hits_total", "Redirects that a cache knew")?,
             cache_misses: counter("cache_misses_total", "Redirects that the store was asked for")?,
-            clicks_recorded: counter("clicks_recorded_total", "Clicks taken in")?,
+            clicks_recorded: counter("clicks_recorded_total", "Clicks appended to the journal")?,
             clicks_stored: counter("clicks_stored_total", "Clicks stored as events")?,
-            clicks_shed: counter("clicks_shed_total", "Clicks lost because their queue was full")?,
+            clicks_shed: counter("clicks_shed_total", "Clicks lost because the journal had no room")?,
+            clicks_recovered: counter(
+                "clicks_recovered_total",
+                "Clicks of earlier runs found unstored in the journal",
+            )?,
+            clicks_lost: counter("clicks_lost_total", "Clicks in the journal that will never be stored")?,
+            clicks_unsynced: counter("clicks_unsynced_total", "Redirects answered before their click was on disk")?,
+            clicks_batches_refused: counter(
+                "clicks_batches_refused_total",
+                "Batches of clicks that the store refused",
+            )?,
+            journal_damaged: counter("journal_damaged_segments_total", "Segments set aside because of damage")?,
+            journal_prepare_failures: counter("journal_prepare_failures_total", "Segments that could not be made")?,
+            journal_sync_failures: counter("journal_sync_failures_total", "Syncs of the journal that failed")?,
             log_lines_dropped: counter("log_lines_dropped_total", "Log lines dropped because their queue was full")?,
             connections_accepted: counter("http_connections_accepted_total", "Connections accepted")?,
             connections_over_limit: counter("http_connections_over_limit_total", "Connections refused at the limit")?,
@@ -200,6 +247,13 @@ impl Metrics {
             redis_breaker_state: gauge("redis_breaker_state", "0 Redis is asked, 1 one caller tries, 2 left alone")?,
             redis_connected: gauge("redis_connected", "1 while there is a connection to Redis")?,
             redis_in_flight: gauge("redis_in_flight", "Requests to Redis without an answer")?,
+            clicks_waiting: gauge("clicks_waiting", "Clicks in the journal that are not stored yet")?,
+            clicks_lag_seconds: {
+                let lag = Gauge::new("clicks_lag_seconds", "Age of the oldest click that is not stored yet")?;
+                registry.register(Box::new(lag.clone())).map(|()| lag)?
+            },
+            journal_segments: gauge("journal_segments", "Segments of the click journal")?,
+            journal_bytes: gauge("journal_bytes", "Bytes of the click journal on disk")?,
             active_urls: gauge("active_urls", "Active short URLs in the store")?,
             cache_bytes: gauge("cache_local_bytes", "Bytes of the in-process cache of links")?,
             cache_links: gauge("cache_local_links", "Links in the in-process cache")?,
@@ -238,6 +292,17 @@ impl Metrics {
         advance(&self.clicks_recorded, sample.clicks_recorded);
         advance(&self.clicks_stored, sample.clicks_stored);
         advance(&self.clicks_shed, sample.clicks_shed);
+        advance(&self.clicks_recovered, sample.clicks_recovered);
+        advance(&self.clicks_lost, sample.clicks_lost);
+        advance(&self.clicks_unsynced, sample.clicks_unsynced);
+        advance(&self.clicks_batches_refused, sample.clicks_batches_refused);
+        advance(&self.journal_damaged, sample.journal_damaged);
+        advance(&self.journal_prepare_failures, sample.journal_prepare_failures);
+        advance(&self.journal_sync_failures, sample.journal_sync_failures);
+        set(&self.clicks_waiting, sample.clicks_waiting);
+        self.clicks_lag_seconds.set(sample.clicks_lag_seconds);
+        set(&self.journal_segments, sample.journal_segments);
+        set(&self.journal_bytes, sample.journal_bytes);
         advance(&self.log_lines_dropped, sample.log_lines_dropped);
         advance(&self.connections_accepted, connections.accepted.load(Relaxed));
         advance(&self.connections_over_limit, connections.over_limit.load(Relaxed));

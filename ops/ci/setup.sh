@@ -22,6 +22,7 @@ missing_packages() {
     have cc || echo build-essential # bundled SQLite and the linker
     have curl || echo curl
     have jq || echo jq
+    have strace || echo strace # counts system calls of a running server
     have wrk || echo wrk
     have node || echo nodejs
     have python3 || echo python3

@@ -6,6 +6,7 @@ use super::{Api, Handled, reply};
 use crate::http::Response;
 use crate::log;
 use crate::metrics::Sample;
+use crate::model::Timestamp;
 
 impl Api {
     /// Always 200: the replaced service's clients read the body.
@@ -41,7 +42,7 @@ impl Api {
 
     pub(super) fn show_metrics(&self, response: &mut Response<'_>) -> Handled {
         let (cache_bytes, cache_links) = self.links.local_size();
-        let (links, clicks) = (self.links.stats(), self.clicks.stats());
+        let (links, clicks, journal) = (self.links.stats(), self.clicks.stats(), self.clicks.size());
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sample = Sample {
             cache_lookups: links.by_level(),
@@ -56,6 +57,17 @@ impl Api {
             clicks_recorded: clicks.recorded.load(Ordering::Relaxed),
             clicks_stored: clicks.stored.load(Ordering::Relaxed),
             clicks_shed: clicks.shed.load(Ordering::Relaxed),
+            clicks_recovered: clicks.recovered.load(Ordering::Relaxed),
+            clicks_lost: clicks.lost.load(Ordering::Relaxed),
+            clicks_unsynced: clicks.unsynced.load(Ordering::Relaxed),
+            clicks_batches_refused: clicks.refused_batches.load(Ordering::Relaxed),
+            clicks_waiting: clicks.waiting(),
+            clicks_lag_seconds: clicks.lag_seconds(Timestamp::now()),
+            journal_segments: journal.segments,
+            journal_bytes: journal.bytes,
+            journal_damaged: journal.damaged,
+            journal_prepare_failures: clicks.prepare_failures.load(Ordering::Relaxed),
+            journal_sync_failures: clicks.sync_failures.load(Ordering::Relaxed),
             log_lines_dropped: log::dropped_lines(),
             active_urls: self.store.active_urls().ok(),
         };

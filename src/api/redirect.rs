@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::{Api, Handled, reply};
+use crate::clicks::ClickRef;
 use crate::http::{Method, Request, Response};
-use crate::limits::{SHORT_CODE_CHARS_MAX, USER_AGENT_BYTES_MAX};
-use crate::model::{Click, Timestamp};
+use crate::limits::SHORT_CODE_CHARS_MAX;
+use crate::model::Timestamp;
 
 const FOUND_HIT: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: HIT\r\n";
 const FOUND_MISS: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: MISS\r\n";
@@ -34,37 +35,15 @@ impl Api {
         response.empty();
         if request.head.method == Method::Get {
             self.metrics.redirects.inc();
-            self.clicks.record(Click {
+            self.clicks.record(ClickRef {
                 url_id: link.url_id,
                 user_id: link.user_id,
                 at: Timestamp::now(),
                 client: self.trusted_proxies.client(request),
-                user_agent: request.head.user_agent.map(user_agent),
+                user_agent: request.head.user_agent,
+                referrer: request.head.referrer,
             });
         }
         Ok(())
-    }
-}
-
-/// The text that is kept: what is not UTF-8 is replaced, what is too long is cut.
-fn user_agent(value: &[u8]) -> Box<str> {
-    let text = String::from_utf8_lossy(value);
-    let mut end = text.len().min(USER_AGENT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn user_agents_are_cut_at_a_character() {
-        assert_eq!(&*user_agent(b"curl/8"), "curl/8");
-        assert_eq!(&*user_agent(b"a\xffb"), "a\u{fffd}b");
-        let long = format!("{}é", "x".repeat(USER_AGENT_BYTES_MAX - 1));
-        assert_eq!(user_agent(long.as_bytes()).len(), USER_AGENT_BYTES_MAX - 1);
     }
 }

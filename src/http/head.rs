@@ -82,6 +82,8 @@ pub struct Head<'b> {
     pub content_type: Option<&'b [u8]>,
     /// `User-Agent`, the first if there are several.
     pub user_agent: Option<&'b [u8]>,
+    /// `Referer`, the first if there are several.
+    pub referrer: Option<&'b [u8]>,
     /// `X-Real-IP`, the first if there are several.
     pub x_real_ip: Option<&'b [u8]>,
     /// `X-Forwarded-For`, the last if there are several: the nearest proxy adds at the end.
@@ -169,6 +171,7 @@ fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<He
         framing: Framing::Length(0),
         content_type: None,
         user_agent: None,
+        referrer: None,
         x_real_ip: None,
         x_forwarded_for: None,
     };
@@ -228,6 +231,7 @@ impl Seen {
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => self.host(value)?,
             6 if name.eq_ignore_ascii_case("expect") => expect(head, value)?,
+            7 if name.eq_ignore_ascii_case("referer") => head.referrer = head.referrer.or(Some(value)),
             9 if name.eq_ignore_ascii_case("x-real-ip") => head.x_real_ip = head.x_real_ip.or(Some(value)),
             10 if name.eq_ignore_ascii_case("connection") => self.connection(value),
             10 if name.eq_ignore_ascii_case("user-agent") => head.user_agent = head.user_agent.or(Some(value)),
@@ -497,9 +501,10 @@ mod tests {
     fn known_headers() {
         let head = good(
             "GET / HTTP/1.1",
-            "Host: a\r\nUser-Agent: u\r\nX-Real-IP: 1\r\nX-Forwarded-For: 2\r\nx-forwarded-for: 3\r\nContent-Type: t\r\n",
+            "Host: a\r\nUser-Agent: u\r\nReferer: r\r\nreferer: s\r\nX-Real-IP: 1\r\nX-Forwarded-For: 2\r\nx-forwarded-for: 3\r\nContent-Type: t\r\n",
         );
         assert_eq!(head.user_agent, Some(&b"u"[..]));
+        assert_eq!(head.referrer, Some(&b"r"[..]));
         assert_eq!(head.x_real_ip, Some(&b"1"[..]));
         assert_eq!(head.x_forwarded_for, Some(&b"3"[..]));
         assert_eq!(head.content_type, Some(&b"t"[..]));

@@ -90,14 +90,19 @@ pub struct Click {
     pub client: Option<IpAddr>,
     /// The client's `User-Agent`, cut at [`crate::limits::USER_AGENT_BYTES_MAX`].
     pub user_agent: Option<Box<str>>,
+    /// Where the client says it came from (`Referer`), cut at [`crate::limits::REFERRER_BYTES_MAX`].
+    pub referrer: Option<Box<str>>,
 }
 
 impl Click {
-    /// The event's details: `{"ip", "user_agent"}`.
+    /// The event's details: `{"ip", "user_agent"}`, and `"referrer"` if the client named one.
     pub fn details(&self) -> Details {
         let mut details = Details::new();
         let ip = self.client.map(|ip| ip.to_string());
         details.optional_text("ip", ip.as_deref()).optional_text("user_agent", self.user_agent.as_deref());
+        if let Some(referrer) = &self.referrer {
+            details.text("referrer", referrer);
+        }
         details
     }
 }
@@ -165,7 +170,16 @@ mod tests {
 
     #[test]
     fn a_click_without_address_says_null() {
-        let click = Click { url_id: 1, user_id: None, at: Timestamp::from_micros(0), client: None, user_agent: None };
+        let at = Timestamp::from_micros(0);
+        let click = Click { url_id: 1, user_id: None, at, client: None, user_agent: None, referrer: None };
         assert_eq!(click.details().finish(), r#"{"ip": null, "user_agent": null}"#);
+    }
+
+    #[test]
+    fn a_referrer_is_told_when_there_is_one() {
+        let (at, referrer) = (Timestamp::from_micros(0), Some("https://a.example/".into()));
+        let click = Click { url_id: 1, user_id: None, at, client: None, user_agent: Some("x".into()), referrer };
+        let expected = r#"{"ip": null, "user_agent": "x", "referrer": "https://a.example/"}"#;
+        assert_eq!(click.details().finish(), expected);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod event;
+pub mod journal;
 pub mod timestamp;
 pub mod url;
 pub mod user;
@@ -9,6 +10,7 @@ pub mod validate;
 
 pub use code::ShortCode;
 pub use event::{Click, Event, EventFilter, EventType, NewEvent};
+pub use journal::{JournalId, JournalStep};
 pub use timestamp::Timestamp;
 pub use url::{
     ChangeCursor, Changes, LinkChange, LinkState, NewUrl, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, Version,

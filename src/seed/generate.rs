@@ -304,6 +304,7 @@ fn redirect(draw: &mut Draw, url: &ShortUrl, end: Timestamp) -> Event {
         at: draw.time(url.created_at, end),
         client: Some(IpAddr::V4(Ipv4Addr::new(a, b, c, draw.below(254) as u8 + 1))),
         user_agent: Some(draw.one_of(&USER_AGENTS).into()),
+        referrer: None,
     };
     event(url, EventType::Redirect, click.at, click.details())
 }

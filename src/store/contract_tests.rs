@@ -8,13 +8,13 @@ use super::{SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError};
 use crate::limits::LINK_CHANGES_PAGE;
 use crate::model::{
-    ChangeCursor, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortUrl, Start, Target,
-    Timestamp, UrlFilter, UrlPatch, User, UserPatch,
+    ChangeCursor, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser, Page,
+    ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, User, UserPatch,
 };
 
 /// Runs every check on an empty store of its own, which comes with what must outlive it (a folder, say).
 pub(super) fn check_all<S: Store, G>(empty: impl Fn() -> (S, G)) {
-    let checks: [fn(&dyn Store); 18] = [
+    let checks: [fn(&dyn Store); 20] = [
         users_are_made_and_found,
         users_are_changed,
         user_conflicts,
@@ -29,6 +29,8 @@ pub(super) fn check_all<S: Store, G>(empty: impl Fn() -> (S, G)) {
         event_lists_are_newest_first,
         events_are_made,
         clicks_are_counted,
+        clicks_of_a_step_are_stored_once,
+        journals_are_told_apart,
         data_sets_are_loaded,
         links_have_versions,
         changes_of_links_are_listed,
@@ -55,7 +57,11 @@ fn new_event(url_id: Id, user_id: Option<Id>, event_type: &str) -> NewEvent {
 
 fn click(url_id: Id, user_id: Option<Id>, at: i64) -> Click {
     let client = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-    Click { url_id, user_id, at: Timestamp::from_micros(at), client, user_agent: Some("agent".into()) }
+    Click { url_id, user_id, at: Timestamp::from_micros(at), client, user_agent: Some("agent".into()), referrer: None }
+}
+
+fn step(journal: u8, from: u64, to: u64) -> JournalStep {
+    JournalStep { journal: JournalId([journal; 16]), instance: "test".into(), from, to }
 }
 
 fn offset(rows: u64, limit: u32) -> Page {
@@ -144,7 +150,8 @@ fn deleted_users_leave_their_rows(store: &dyn Store) {
     let owners: Vec<_> = all_events(store, EventFilter::default()).iter().map(|event| event.user_id).collect();
     assert_eq!(owners, [None, Some(bob), None], "of seen, created by bob, created by ann");
     // A click that was under way meanwhile.
-    store.record_clicks(Arc::new(vec![click(of_ann.id, Some(ann), 1), click(of_bob.id, Some(bob), 2)])).unwrap();
+    let clicks = vec![click(of_ann.id, Some(ann), 1), click(of_bob.id, Some(bob), 2)];
+    store.record_clicks(Arc::new(clicks), step(1, 0, 2)).unwrap();
     let clicks = all_events(store, EventFilter { event_type: Some("redirect".into()), ..EventFilter::default() });
     assert_eq!(clicks.iter().map(|event| event.user_id).collect::<Vec<_>>(), [Some(bob), None]);
 }
@@ -397,8 +404,8 @@ fn clicks_are_counted(store: &dyn Store) {
     assert_eq!((count(first.id), count(second.id)), (0, 0));
     let unseen = Click { client: None, user_agent: None, ..click(first.id, None, 3_000_000) };
     let clicks = vec![click(first.id, None, 1_500_000), click(second.id, None, 2_000_000), unseen];
-    store.record_clicks(Arc::new(clicks.clone())).unwrap();
-    store.record_clicks(Arc::new(Vec::new())).unwrap();
+    store.record_clicks(Arc::new(clicks.clone()), step(1, 0, 3)).unwrap();
+    store.record_clicks(Arc::new(Vec::new()), step(1, 3, 4)).unwrap();
     assert_eq!((count(first.id), count(second.id)), (2, 1));
     store.create_event(new_event(first.id, None, "redirect")).unwrap();
     store.create_event(new_event(first.id, None, "seen")).unwrap();
@@ -407,6 +414,41 @@ fn clicks_are_counted(store: &dyn Store) {
     let details: Vec<_> = redirects[1..].iter().rev().map(|event| event.details.clone().unwrap()).collect();
     assert_eq!(details, clicks.iter().map(|click| click.details().finish()).collect::<Vec<_>>());
     assert_eq!(redirects[3].timestamp, Timestamp::from_micros(1_500_000));
+}
+
+fn clicks_of_a_step_are_stored_once(store: &dyn Store) {
+    let url = store.create_url(new_url("abc123", None)).unwrap().id;
+    let count = || store.url_stats(url).unwrap().unwrap().redirect_count;
+    let offer = |clicks: usize, from: u64, to: u64| {
+        store.record_clicks(Arc::new(vec![click(url, None, 1); clicks]), step(1, from, to)).unwrap()
+    };
+    let position = || store.journal_position(JournalId([1; 16])).unwrap();
+    assert_eq!(position(), None);
+    assert_eq!(offer(2, 7, 9), JournalStep::UNKNOWN, "no step leads on from where the store has never been");
+    assert_eq!((count(), position()), (0, None));
+    assert_eq!(offer(2, JournalStep::UNKNOWN, 102), 102);
+    assert_eq!(offer(2, JournalStep::UNKNOWN, 102), 102, "offered again because its outcome was unknown");
+    assert_eq!((count(), position()), (2, Some(102)));
+    assert_eq!(offer(3, 102, 1 << 60), 1 << 60);
+    assert_eq!(offer(3, 102, 1 << 60), 1 << 60);
+    assert_eq!(offer(1, 102, 103), 1 << 60, "a step from where the journal no longer is");
+    assert_eq!((count(), position()), (5, Some(1 << 60)));
+    // An offer whose answer did not come may still be under way when the next is made.
+    std::thread::scope(|scope| {
+        let offers = [(); 8].map(|()| scope.spawn(|| offer(10, 1 << 60, (1 << 60) + 10)));
+        offers.into_iter().for_each(|offer| assert_eq!(offer.join().unwrap(), (1 << 60) + 10));
+    });
+    assert_eq!(count(), 15);
+}
+
+fn journals_are_told_apart(store: &dyn Store) {
+    let url = store.create_url(new_url("abc123", None)).unwrap().id;
+    let offer = |journal| store.record_clicks(Arc::new(vec![click(url, None, 1)]), step(journal, 0, 5)).unwrap();
+    assert_eq!((offer(1), offer(2)), (5, 5));
+    assert_eq!(store.url_stats(url).unwrap().unwrap().redirect_count, 2);
+    // Seed data replaces the rows, but a journal that was stored must not be stored again.
+    store.load(SeedData::default(), true).unwrap();
+    assert_eq!(store.journal_position(JournalId([1; 16])).unwrap(), Some(5));
 }
 
 fn data_sets_are_loaded(store: &dyn Store) {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use crate::error::StoreResult;
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
-    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
+    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 /// A whole data set, as the three CSV files of `snip seed` hold it.
@@ -29,8 +29,19 @@ pub struct SeedData {
     pub events: Vec<Event>,
 }
 
+/// What the journal of clicks wants of a store.
+pub trait ClickStore: Send + Sync + 'static {
+    /// Writes one `redirect` event for each click and moves the journal's position from `step.from` to `step.to`, all
+    /// in one transaction. If the position is not `step.from`, nothing is written. Returns the position after the call:
+    /// anything but `step.to` means that these clicks were not written. So a batch whose outcome is unknown may be
+    /// offered again as it is: if it was written then, its position tells. Shared for that reason.
+    fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64>;
+    /// How far the journal is stored; `None` for one that the store has never heard of.
+    fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>>;
+}
+
 /// Rows by id unless said otherwise; writes are durable when the call returns.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: ClickStore {
     /// A real query with a deadline of [`crate::limits::HEALTH_DEADLINE`].
     fn health(&self) -> StoreResult<()>;
 
@@ -82,9 +93,6 @@ pub trait Store: Send + Sync + 'static {
     fn url_events(&self, url_id: Id, page: Page) -> StoreResult<Option<Vec<Event>>>;
     /// Writes an event a client handed in. Errors: `Missing(Url)`, `Missing(User)`, looked for in this order.
     fn create_event(&self, new: NewEvent) -> StoreResult<Event>;
-    /// Writes one `redirect` event for each click, all in one transaction. Shared, so that a failed batch can be
-    /// offered again.
-    fn record_clicks(&self, clicks: Arc<Vec<Click>>) -> StoreResult<()>;
 
     /// Loads a data set with its ids in one transaction; later ids follow the highest. With `reset` what was there goes
     /// first; without it a store that has rows refuses: `NotEmpty`. Has no deadline: it is a command's work.

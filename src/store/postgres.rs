@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
-use super::{SeedData, Store};
+use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
-    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
+    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::pg::{self, Config, Pool, ServerError};
 
@@ -132,6 +132,16 @@ impl Shared {
     }
 }
 
+impl ClickStore for PostgresStore {
+    fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
+        queries::record_clicks(self.pool()?, &clicks, &step)
+    }
+
+    fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>> {
+        queries::journal_position(self.pool()?, journal)
+    }
+}
+
 impl Store for PostgresStore {
     fn health(&self) -> StoreResult<()> {
         queries::health(self.pool()?)
@@ -219,10 +229,6 @@ impl Store for PostgresStore {
 
     fn create_event(&self, new: NewEvent) -> StoreResult<Event> {
         queries::create_event(self.pool()?, new)
-    }
-
-    fn record_clicks(&self, clicks: Arc<Vec<Click>>) -> StoreResult<()> {
-        queries::record_clicks(self.pool()?, &clicks)
     }
 
     fn load(&self, data: SeedData, reset: bool) -> StoreResult<()> {

@@ -18,12 +18,12 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use self::queue::{Access, Queue};
-use super::{SeedData, Store};
+use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{HEALTH_DEADLINE, STORE_DEADLINE};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, LinkState, NewEvent, NewUrl, NewUser, Page, ShortCode,
-    ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
+    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 pub use self::schema::OpenError;
@@ -66,6 +66,16 @@ impl SqliteStore {
         W: FnOnce(&Connection) -> StoreResult<T> + Send + 'static,
     {
         self.queue.call(access, limit, work)
+    }
+}
+
+impl ClickStore for SqliteStore {
+    fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
+        self.write(move |db| queries::record_clicks(db, &clicks, &step))
+    }
+
+    fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>> {
+        self.read(move |db| queries::journal_position(db, journal))
     }
 }
 
@@ -158,10 +168,6 @@ impl Store for SqliteStore {
 
     fn create_event(&self, new: NewEvent) -> StoreResult<Event> {
         self.write(move |db| queries::create_event(db, new))
-    }
-
-    fn record_clicks(&self, clicks: Arc<Vec<Click>>) -> StoreResult<()> {
-        self.write(move |db| queries::record_clicks(db, &clicks))
     }
 
     fn load(&self, data: SeedData, reset: bool) -> StoreResult<()> {

@@ -12,8 +12,9 @@ use crate::limits::{
 };
 use crate::model::event::deleted_details;
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, LinkChange, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, UrlStats,
+    User, UserPatch,
 };
 use crate::pg::{self, Call, Lease, Pool, Row, Rows, Statement, ToSql, Type};
 use crate::store::SeedData;
@@ -422,8 +423,12 @@ pub(super) fn active_urls(pool: &Pool) -> StoreResult<u64> {
 
 static EVENT_INSERT: Statement = statement!("event_insert", [INT8, INT8, TEXT, TIMESTAMP, TEXT]);
 static CLICKS_LOCK_OWNERS: Statement = statement!("clicks_lock_owners", [INT8_ARRAY]);
-static CLICKS_INSERT: Statement =
-    statement!("clicks_insert", [TEXT, INT8_ARRAY, INT8_ARRAY, TIMESTAMP_ARRAY, TEXT_ARRAY]);
+static CLICKS_INSERT: Statement = statement!(
+    "clicks_insert",
+    [TEXT, INT8_ARRAY, INT8_ARRAY, TIMESTAMP_ARRAY, TEXT_ARRAY, TEXT, TEXT, INT8, INT8, TIMESTAMP]
+);
+static JOURNAL_BEGIN: Statement = statement!("journal_begin", [TEXT, TEXT, TIMESTAMP]);
+static JOURNAL_POSITION: Statement = statement!("journal_position", [TEXT]);
 
 const BEHIND: &str = "AND (timestamp, id) < ((SELECT timestamp FROM events WHERE id = $4), $4)";
 
@@ -500,10 +505,7 @@ pub(super) fn create_event(pool: &Pool, new: NewEvent) -> StoreResult<Event> {
     })
 }
 
-pub(super) fn record_clicks(pool: &Pool, clicks: &[Click]) -> StoreResult<()> {
-    if clicks.is_empty() {
-        return Ok(());
-    }
+pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -> StoreResult<u64> {
     let mut owners: Vec<Id> = clicks.iter().filter_map(|click| click.user_id).collect();
     owners.sort_unstable();
     owners.dedup();
@@ -512,11 +514,26 @@ pub(super) fn record_clicks(pool: &Pool, clicks: &[Click]) -> StoreResult<()> {
     let times = column(clicks, |click| click.at);
     let details = column(clicks, |click| click.details().finish());
     let event_type = EventType::Redirect.as_str();
-    pool.batch(&[
-        Call::new(&CLICKS_LOCK_OWNERS, &[&owners]),
-        Call::new(&CLICKS_INSERT, &[&event_type, &url_ids, &user_ids, &times, &details]),
-    ])?;
-    Ok(())
+    let (journal, instance, now) = (step.journal.to_string(), step.instance.as_ref(), Timestamp::now());
+    let (from, to) = (step.from.cast_signed(), step.to.cast_signed()); // SQL has no other integers; bits are bits
+    let insert: Params<'_> =
+        &[&event_type, &url_ids, &user_ids, &times, &details, &journal, &instance, &from, &to, &now];
+    let begin: Params<'_> = &[&journal, &instance, &now];
+    let (lock, position): (Params<'_>, Params<'_>) = (&[&owners], &[&journal]);
+    let calls = [
+        Call::new(&JOURNAL_BEGIN, begin),
+        Call::new(&CLICKS_LOCK_OWNERS, lock),
+        Call::new(&CLICKS_INSERT, insert),
+        Call::new(&JOURNAL_POSITION, position),
+    ];
+    let is_first = step.from == JournalStep::UNKNOWN;
+    let outcome = pool.batch(if is_first { &calls } else { &calls[1..] })?;
+    let position = outcome.last().map(|rows| read_first(rows, read_id)).transpose()?.flatten();
+    Ok(position.map_or(JournalStep::UNKNOWN, i64::cast_unsigned))
+}
+
+pub(super) fn journal_position(pool: &Pool, journal: JournalId) -> StoreResult<Option<u64>> {
+    Ok(row(pool, &JOURNAL_POSITION, &[&journal.to_string()], read_id)?.map(i64::cast_unsigned))
 }
 
 // ---- Seed ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use self::support::{Postgres, Setup, wait_until};
 use super::*;
 use crate::limits::STORE_DEADLINE;
-use crate::model::{Start, Timestamp};
+use crate::model::{JournalId, JournalStep, Start, Timestamp};
 use crate::pg::Statement;
 use crate::store::contract_tests;
 
@@ -69,7 +69,7 @@ fn new_event(url_id: Id, user_id: Option<Id>) -> NewEvent {
 }
 
 fn click(url_id: Id, user_id: Option<Id>) -> Click {
-    Click { url_id, user_id, at: Timestamp::now(), client: None, user_agent: Some("agent".into()) }
+    Click { url_id, user_id, at: Timestamp::now(), client: None, user_agent: Some("agent".into()), referrer: None }
 }
 
 /// Runs `body` in so many threads at once.
@@ -135,7 +135,7 @@ fn ids_too_large_to_exist_are_nowhere() {
 fn several_instances_migrate_at_once() {
     let database = Database::new();
     in_threads(3, |_| database.open().health().unwrap());
-    assert_eq!(database.psql("SELECT string_agg(version::text, ',' ORDER BY version) FROM snip_migrations"), "1,2,3");
+    assert_eq!(database.psql("SELECT string_agg(version::text, ',' ORDER BY version) FROM snip_migrations"), "1,2,3,4");
     // And again, with nothing to do.
     in_threads(3, |_| database.open().health().unwrap());
 }
@@ -150,11 +150,11 @@ fn tables_that_are_not_ours_are_told_in_one_line() {
     check(Tables::Check, "run `snip migrate`");
     database.open();
     PostgresStore::open(database.config(), Tables::Check).unwrap();
-    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (4, 'x')");
-    check(Tables::Migrate, "from a newer version of snip (its schema is 4, the newest known here 3)");
+    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (5, 'x')");
+    check(Tables::Migrate, "from a newer version of snip (its schema is 5, the newest known here 4)");
     check(Tables::Check, "from a newer version");
     database.psql(
-        "DELETE FROM snip_migrations WHERE version = 4; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
+        "DELETE FROM snip_migrations WHERE version = 5; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
     );
     check(Tables::Migrate, "migration 2 in the database");
     database
@@ -365,7 +365,8 @@ fn a_hundred_writers_share_the_store() {
             may::go!(move || {
                 let user = store.create_user(new_user(&format!("user{n}"))).unwrap().id;
                 let url = store.create_url(new_url(&format!("code{n}"), Some(user))).unwrap().id;
-                store.record_clicks(Arc::new(vec![click(url, Some(user)); 3])).unwrap();
+                let step = JournalStep { journal: JournalId([n; 16]), instance: "test".into(), from: 0, to: 3 };
+                assert_eq!(store.record_clicks(Arc::new(vec![click(url, Some(user)); 3]), step).unwrap(), 3);
                 store.update_url(url, UrlPatch { title: Some(Some("t".into())), ..UrlPatch::default() }).unwrap();
                 if n % 2 == 0 {
                     assert!(store.delete_user(user).unwrap());
@@ -395,7 +396,9 @@ fn batches_of_clicks_never_wait_for_each_other_in_a_ring() {
         for round in 0..20 {
             let clicks = (0..500).map(|i| (i * (7 + 2 * n) + round) % 500);
             let clicks = clicks.map(|i| click(urls[i % 50], Some(users[i % 20]))).collect();
-            store.record_clicks(Arc::new(clicks)).unwrap();
+            let (journal, instance) = (JournalId([n as u8; 16]), "test".into());
+            let step = JournalStep { journal, instance, from: round as u64, to: round as u64 + 1 };
+            assert_eq!(store.record_clicks(Arc::new(clicks), step.clone()).unwrap(), step.to);
         }
     });
     assert_eq!(database.psql("SELECT sum(redirect_count), count(*) FROM url_stats"), "30000|50");

@@ -10,8 +10,9 @@ use crate::limits::{LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW};
 use crate::model::Start;
 use crate::model::event::{Details, deleted_details};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, LinkChange, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User,
+    UserPatch,
 };
 use crate::store::SeedData;
 
@@ -392,13 +393,31 @@ fn write_events(
     Ok(())
 }
 
-pub(super) fn record_clicks(db: &Connection, clicks: &[Click]) -> StoreResult<()> {
+pub(super) fn record_clicks(db: &Connection, clicks: &[Click], step: &JournalStep) -> StoreResult<u64> {
+    if !move_journal(db, step)? {
+        return Ok(journal_position(db, step.journal)?.unwrap_or(JournalStep::UNKNOWN));
+    }
     let event_type = EventType::Redirect.as_str();
     for click in clicks {
         let insert = params![click.url_id, click.user_id, event_type, click.at.sql_text(), click.details().finish()];
         change(db, sql!("click_insert"), insert)?;
     }
-    Ok(())
+    Ok(step.to)
+}
+
+/// Whether the journal was where the step says and now is where the step leads.
+fn move_journal(db: &Connection, step: &JournalStep) -> StoreResult<bool> {
+    let (journal, at) = (step.journal.to_string(), Timestamp::now().sql_text());
+    let (from, to) = (step.from.cast_signed(), step.to.cast_signed()); // SQL has no other integers; bits are bits
+    let changed = match step.from {
+        JournalStep::UNKNOWN => change(db, sql!("journal_begin"), params![journal, step.instance, to, at])?,
+        _ => change(db, sql!("journal_move"), params![journal, step.instance, from, to, at])?,
+    };
+    Ok(changed == 1)
+}
+
+pub(super) fn journal_position(db: &Connection, journal: JournalId) -> StoreResult<Option<u64>> {
+    Ok(row(db, sql!("journal_position"), [journal.to_string()], |row| row.get(0))?.map(i64::cast_unsigned))
 }
 
 // ---- Seed ------------------------------------------------------------------------------------------------------

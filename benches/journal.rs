@@ -1,0 +1,87 @@
+//! The journal of clicks: what an append costs, and how many clicks a second get into each store.
+//!
+//! `taskset -c 0 cargo bench --bench journal` puts everything on one core, the database included.
+#![allow(clippy::print_stdout, reason = "a bench tells its figures")]
+
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use snip::clicks::{self, ClickRef, Journal, Options};
+use snip::model::{Id, NewUser, Timestamp};
+use snip::pg::Config;
+use snip::store::Store;
+use snip::store::postgres::{PostgresStore, Tables};
+use snip::store::sqlite::SqliteStore;
+
+const USER_AGENT: &[u8] =
+    b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0.0.0 Safari/537.36";
+const REFERRER: &[u8] = b"https://news.example.com/item?id=41200000";
+/// Appends that are timed together; the clock costs more than one.
+const TOGETHER: usize = 1000;
+const APPENDS: usize = 1_000_000;
+const URLS: Id = 5000;
+const USERS: Id = 500;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn click(number: usize) -> ClickRef<'static> {
+    // Some URLs are popular: the square of an even draw.
+    let draw = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let url_id = 1 + ((draw * draw) as Id >> 24) * URLS / (1 << 24);
+    ClickRef {
+        url_id,
+        user_id: (!number.is_multiple_of(4)).then_some(1 + url_id % USERS),
+        at: Timestamp::now(),
+        client: Some(IpAddr::V4(Ipv4Addr::from(number as u32))),
+        user_agent: Some(USER_AGENT),
+        referrer: Some(REFERRER),
+    }
+}
+
+fn fill(folder: &Path, count: usize) -> Vec<f64> {
+    let options = Options { bytes_max: 2 << 30, ..Options::new(folder, "bench") };
+    let journal = Journal::open(options).expect("a journal");
+    let clicks: Vec<_> = (0..TOGETHER).map(click).collect();
+    let mut nanoseconds: Vec<_> = (0..count / TOGETHER)
+        .map(|_| {
+            let began = Instant::now();
+            clicks.iter().for_each(|click| journal.append(*click));
+            began.elapsed().as_nanos() as f64 / TOGETHER as f64
+        })
+        .collect();
+    nanoseconds.sort_by(f64::total_cmp);
+    nanoseconds
+}
+
+fn ship(name: &str, store: &dyn Store, count: usize) {
+    for number in 0..USERS {
+        let (username, email) = (format!("user{number}"), format!("user{number}@example.com"));
+        store.create_user(NewUser { username, email, created_at: None }).expect("a user");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fill(folder.path(), count);
+    let began = Instant::now();
+    let shipped = clicks::ship(folder.path(), store, PATIENCE).expect("a journal").expect("in time");
+    let took = began.elapsed().as_secs_f64();
+    println!("{name}: {} clicks in {took:.2} s, {:.0} clicks/s", shipped.stored, shipped.stored as f64 / took);
+}
+
+fn main() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let appended = fill(folder.path(), APPENDS);
+    let at = |share: f64| appended[((appended.len() - 1) as f64 * share) as usize];
+    println!("append: median {:.0} ns, 99 % {:.0} ns, worst {:.0} ns", at(0.5), at(0.99), at(1.0));
+    let began = Instant::now();
+    let reads: usize = (0..APPENDS).map(|number| usize::from(click(number).client.is_some())).sum();
+    println!("of a click, making it (the clock): {:.0} ns", began.elapsed().as_nanos() as f64 / reads as f64);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    ship("SQLite", &SqliteStore::open(&folder.path().join("snip.db")).expect("a store"), 200_000);
+
+    let server = postgres::Postgres::start();
+    let config = Config::parse(&server.url_unix()).expect("a connection string");
+    ship("PostgreSQL", &PostgresStore::open(config, Tables::Migrate).expect("a store"), 500_000);
+}

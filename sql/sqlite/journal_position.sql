@@ -1,0 +1,1 @@
+SELECT next_sequence FROM click_journals WHERE journal_id = ?1

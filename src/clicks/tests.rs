@@ -1,0 +1,406 @@
+//! From the journal to a store that fails as told.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::segment::{HEADER_BYTES, first_sequence};
+use super::*;
+use crate::error::{StoreError, StoreResult};
+use crate::limits::CLICKS_BATCH_MAX;
+use crate::model::{Click, Id, JournalId, JournalStep, Timestamp};
+
+/// Long enough that only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a store does with the next batch that is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Takes,
+    /// Does nothing and says so.
+    Refuses,
+    /// Takes it and says that it did not answer.
+    TakesSilently,
+}
+
+/// A store in memory.
+struct Memory {
+    state: Mutex<State>,
+    changed: std::sync::Condvar,
+}
+
+struct State {
+    moods: Vec<Mood>,
+    /// When the moods are used up.
+    lasting: Mood,
+    clicks: Vec<Click>,
+    positions: HashMap<[u8; 16], u64>,
+    offers: Vec<(usize, u64, u64)>,
+}
+
+impl Memory {
+    fn new() -> Arc<Self> {
+        let (moods, clicks, positions, offers) = Default::default();
+        let state = Mutex::new(State { moods, lasting: Mood::Takes, clicks, positions, offers });
+        Arc::new(Self { state, changed: std::sync::Condvar::new() })
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    fn get<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.lock().unwrap())
+    }
+
+    /// Waits until `holds`.
+    fn wait_until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+        let state = self.state.lock().unwrap();
+        let (state, outcome) = self.changed.wait_timeout_while(state, PATIENCE, |state| !holds(state)).unwrap();
+        assert!(!outcome.timed_out(), "waited in vain until {what}: {:?}", state.offers);
+    }
+
+    fn ids(&self) -> Vec<Id> {
+        self.get(|state| state.clicks.iter().map(|click| click.url_id).collect())
+    }
+}
+
+impl ClickStore for Memory {
+    fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
+        let mut state = self.state.lock().unwrap();
+        state.offers.push((clicks.len(), step.from, step.to));
+        self.changed.notify_all();
+        let mood = if state.moods.is_empty() { state.lasting } else { state.moods.remove(0) };
+        if mood == Mood::Refuses {
+            return Err(StoreError::Unavailable("on purpose".into()));
+        }
+        let position = state.positions.get(&step.journal.0).copied().unwrap_or(JournalStep::UNKNOWN);
+        if position == step.from {
+            state.positions.insert(step.journal.0, step.to);
+            state.clicks.extend(clicks.iter().cloned());
+        }
+        if mood == Mood::TakesSilently {
+            return Err(StoreError::Unavailable("no answer, on purpose".into()));
+        }
+        Ok(state.positions.get(&step.journal.0).copied().unwrap_or(JournalStep::UNKNOWN))
+    }
+
+    fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>> {
+        let state = self.state.lock().unwrap();
+        match state.lasting {
+            Mood::Refuses => Err(StoreError::Unavailable("on purpose".into())),
+            Mood::Takes | Mood::TakesSilently => Ok(state.positions.get(&journal.0).copied()),
+        }
+    }
+}
+
+fn click(id: Id) -> ClickRef<'static> {
+    let at = Timestamp::from_micros(1_000_000 + id);
+    ClickRef { url_id: id, user_id: None, at, client: None, user_agent: Some(b"agent"), referrer: None }
+}
+
+/// A folder with a journal that comes and goes.
+struct Place {
+    folder: TempDir,
+    store: Arc<Memory>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), store: Memory::new() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("web-1")
+    }
+
+    fn start(&self) -> Clicks {
+        Clicks::start(Arc::clone(&self.store) as Arc<dyn ClickStore>, Options::new(&self.path(), "web-1")).unwrap()
+    }
+
+    /// Appends these to a journal that no store ever sees, as a run does that is killed.
+    fn leave(&self, ids: std::ops::Range<Id>) {
+        let journal = Journal::open(Options::new(&self.path(), "web-1")).unwrap();
+        ids.for_each(|id| journal.append(click(id)));
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "clicks")).collect();
+        files.sort();
+        files
+    }
+}
+
+fn end(clicks: &Clicks) {
+    assert_eq!(clicks.close(PATIENCE), 0, "clicks that are left");
+}
+
+#[test]
+fn clicks_get_into_the_store_in_order() {
+    let place = Place::new();
+    let clicks = place.start();
+    for id in 0..10 {
+        clicks.record(click(id));
+    }
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..10));
+    clicks.record(click(10));
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..11));
+    let stored = place.store.get(|state| state.clicks[3].clone());
+    assert_eq!((stored.at, stored.user_agent.as_deref()), (Timestamp::from_micros(1_000_003), Some("agent")));
+    assert_eq!(clicks.stats().recorded.load(Ordering::Relaxed), 11);
+}
+
+#[test]
+fn without_anybody_asking_they_are_shipped_too() {
+    let place = Place::new();
+    let clicks = place.start();
+    clicks.record(click(1));
+    place.store.wait_until("a batch was offered", |state| !state.offers.is_empty());
+    end(&clicks);
+    assert_eq!(place.store.ids(), [1]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_shipped_once() {
+    let place = Place::new();
+    place.leave(0..5);
+    place.leave(5..10);
+    let clicks = place.start();
+    clicks.record(click(10));
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..11), "a flush waits for what was left, too");
+    assert_eq!(clicks.stats().recovered.load(Ordering::Relaxed), 10);
+    end(&clicks);
+    drop(clicks);
+    // Its last segment is still there, and all of it is known to the store.
+    assert_eq!(place.files().len(), 1);
+    let clicks = place.start();
+    clicks.record(click(11));
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..12));
+}
+
+#[test]
+fn a_batch_without_an_answer_is_not_stored_twice() {
+    for moods in [
+        vec![Mood::TakesSilently],
+        vec![Mood::Refuses],
+        vec![Mood::Refuses, Mood::TakesSilently, Mood::TakesSilently, Mood::Refuses],
+    ] {
+        let place = Place::new();
+        place.store.set(|state| state.moods = moods.clone());
+        let clicks = place.start();
+        for id in 0..100 {
+            clicks.record(click(id));
+            if id == 50 {
+                assert!(clicks.flush());
+            }
+        }
+        end(&clicks);
+        assert_eq!(place.store.ids(), Vec::from_iter(0..100), "{moods:?}");
+        let refused = moods.iter().filter(|mood| **mood != Mood::Takes).count() as u64;
+        assert_eq!(clicks.stats().refused_batches.load(Ordering::Relaxed), refused);
+        assert_eq!(clicks.stats().stored.load(Ordering::Relaxed), 100);
+    }
+}
+
+/// The worst moment: the batch is stored, its answer is lost, and then the process is killed.
+#[test]
+fn a_batch_that_was_stored_in_a_killed_runs_last_moment_is_not_stored_twice() {
+    let place = Place::new();
+    let clicks = place.start();
+    (0..10).for_each(|id| clicks.record(click(id)));
+    end(&clicks);
+    drop(clicks);
+    let newest = place.files().pop().unwrap();
+    let mark = segment::read_mark(&newest).unwrap();
+    // The run died before it could note this mark.
+    segment::write_mark(&newest, 0).unwrap();
+    assert!(mark > 0);
+    let clicks = place.start();
+    assert!(clicks.flush());
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..10));
+}
+
+#[test]
+fn with_the_store_away_the_journal_holds_everything() {
+    let place = Place::new();
+    place.store.set(|state| state.lasting = Mood::Refuses);
+    let clicks = place.start();
+    let count = 3 * CLICKS_BATCH_MAX as Id + 7;
+    (0..count).for_each(|id| clicks.record(click(id)));
+    assert_eq!(clicks.close(Duration::from_millis(1)), count as u64, "they stay");
+    drop(clicks);
+    place.store.set(|state| state.lasting = Mood::Takes);
+    let clicks = place.start();
+    clicks.record(click(count));
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..=count));
+    let largest = place.store.get(|state| state.offers.iter().map(|offer| offer.0).max());
+    assert_eq!(largest, Some(CLICKS_BATCH_MAX), "in bounded batches");
+    assert_eq!(clicks.stats().waiting(), 0);
+    end(&clicks);
+}
+
+#[test]
+fn a_flush_gives_up_on_a_store_that_is_away() {
+    let place = Place::new();
+    place.store.set(|state| state.lasting = Mood::Refuses);
+    let clicks = place.start();
+    clicks.record(click(1));
+    let began = Instant::now();
+    assert!(!clicks.flush());
+    assert!(began.elapsed() >= CLICKS_FLUSH_DEADLINE, "it waits, ");
+    assert!(began.elapsed() < PATIENCE, "but not for ever");
+    clicks.close(Duration::from_millis(1));
+}
+
+#[test]
+fn segments_that_are_stored_go() {
+    let place = Place::new();
+    let clicks = place.start();
+    let long = vec![b'x'; 500];
+    // Three segments and more.
+    for id in 0..50_000 {
+        clicks.record(ClickRef { user_agent: Some(&long), ..click(id) });
+    }
+    assert!(clicks.flush());
+    assert!(clicks.size().segments <= 2, "{:?}", clicks.size());
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..50_000));
+    drop(clicks);
+    assert_eq!(place.files().len(), 1, "the newest stays: it has the journal's name");
+}
+
+#[test]
+fn a_store_that_never_heard_of_a_stored_journal_gets_the_rest() {
+    let mut place = Place::new();
+    let clicks = place.start();
+    (0..5).for_each(|id| clicks.record(click(id)));
+    end(&clicks);
+    drop(clicks);
+    place.leave(5..8);
+    place.store = Memory::new();
+    let clicks = place.start();
+    end(&clicks);
+    assert_eq!(place.store.ids(), [5, 6, 7]);
+}
+
+#[test]
+fn a_position_ahead_of_its_segment_is_believed() {
+    let place = Place::new();
+    place.leave(0..10);
+    let clicks = place.start();
+    end(&clicks);
+    drop(clicks);
+    // The host crashed: the end of the file, which the store has, never got to the disk.
+    let newest = place.files().pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..HEADER_BYTES + 3 * 72]).unwrap();
+    let clicks = place.start();
+    clicks.record(click(10));
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..11));
+}
+
+#[test]
+fn a_position_ahead_of_all_segments_loses_no_new_click() {
+    let place = Place::new();
+    place.leave(0..3);
+    let journal = segment::read_header(&place.files()[0]).unwrap().unwrap().journal;
+    let far = first_sequence(u64::from(u32::MAX) * 2);
+    place.store.set(|state| state.positions.extend([(journal.0, far)]));
+    let clicks = place.start();
+    (3..6).for_each(|id| clicks.record(click(id)));
+    end(&clicks);
+    drop(clicks);
+    let clicks = place.start();
+    clicks.record(click(6));
+    end(&clicks);
+    assert_eq!(place.store.ids(), [3, 4, 5, 6]);
+}
+
+#[test]
+fn a_store_put_back_to_an_earlier_state_gets_what_is_still_there() {
+    let place = Place::new();
+    let clicks = place.start();
+    (0..3).for_each(|id| clicks.record(click(id)));
+    assert!(clicks.flush());
+    let backup = place.store.get(|state| (state.clicks.clone(), state.positions.clone()));
+    (3..6).for_each(|id| clicks.record(click(id)));
+    assert!(clicks.flush());
+    place.store.set(|state| (state.clicks, state.positions) = backup);
+    (6..9).for_each(|id| clicks.record(click(id)));
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..9));
+    assert_eq!(clicks.stats().waiting(), 0);
+    end(&clicks);
+}
+
+#[test]
+fn a_store_that_forgets_the_journal_gets_each_click_once() {
+    let place = Place::new();
+    let clicks = place.start();
+    (0..3).for_each(|id| clicks.record(click(id)));
+    assert!(clicks.flush());
+    place.store.set(|state| state.positions.clear());
+    (3..6).for_each(|id| clicks.record(click(id)));
+    assert!(clicks.flush());
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..6));
+}
+
+#[test]
+fn torn_segments_give_what_lies_before_the_damage() {
+    let record = 72;
+    for flip in [HEADER_BYTES + 4 * record, HEADER_BYTES + 4 * record + 70, HEADER_BYTES + 5 * record - 8] {
+        let place = Place::new();
+        place.leave(0..10);
+        place.leave(10..13);
+        let first = &place.files()[0];
+        let mut bytes = fs::read(first).unwrap();
+        bytes[flip] ^= 0x40;
+        fs::write(first, bytes).unwrap();
+        let clicks = place.start();
+        end(&clicks);
+        // The padding of a record is not covered by its checksum, and is not its content either.
+        let is_content = flip < HEADER_BYTES + 5 * record - 3;
+        let expected: Vec<Id> = if is_content { (0..4).chain(10..13).collect() } else { (0..13).collect() };
+        assert_eq!(place.store.ids(), expected, "a flip at {flip}");
+    }
+}
+
+#[test]
+fn a_left_over_journal_is_shipped_and_removed() {
+    let place = Place::new();
+    place.leave(0..10);
+    let report = inspect::report(&place.path()).unwrap();
+    for part in ["instance   web-1", "clicks     10, 1970-01-01 00:00:01.000000 .. 1970-01-01 00:00:01.000009", "none"]
+    {
+        assert!(report.contains(part), "{part} is not in\n{report}");
+    }
+    place.store.set(|state| state.lasting = Mood::Refuses);
+    assert_eq!(ship(&place.path(), place.store.as_ref(), Duration::from_millis(1)).unwrap(), None);
+    place.store.set(|state| state.lasting = Mood::Takes);
+    let shipped = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap();
+    assert_eq!(shipped, Some(Shipped { stored: 10, damaged: 0 }));
+    assert_eq!(place.store.ids(), Vec::from_iter(0..10));
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    let error = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap_err().to_string();
+    assert_eq!(error, format!("there is no click journal in {}", place.path().display()));
+}
+
+#[test]
+fn a_journal_in_use_is_not_shipped() {
+    let place = Place::new();
+    let clicks = place.start();
+    let error = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap_err().to_string();
+    assert_eq!(error, format!("the click journal in {} is in use by another process", place.path().display()));
+    end(&clicks);
+}
