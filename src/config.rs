@@ -1,5 +1,6 @@
 //! What can be set: flags and environment variables, checked once. `docs/configuration.md` explains each.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -23,14 +24,27 @@ const LISTEN_DEFAULT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
 ///
 /// Without a command it serves. Every option may also be given as the environment variable named beside it.
 #[derive(Debug, Parser)]
-#[command(name = "snip", version, args_conflicts_with_subcommands = true)]
+#[command(name = "snip", version)]
 pub struct Cli {
-    /// What to do; `serve` when absent.
+    /// What to do.
     #[command(subcommand)]
-    pub command: Option<Command>,
-    /// Options of `serve`.
-    #[command(flatten)]
-    pub serve: ServeArgs,
+    pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line, the program's name first. An option where a command would stand belongs to `serve`.
+    ///
+    /// The command is put in before clap reads: were the options of `serve` clap's own for the program as a whole, their
+    /// variables would be read for every command, and a bad one would count even under a flag.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        let is_for_all = |first: &str| matches!(first, "-h" | "--help" | "-V" | "--version");
+        let first = arguments.get(1).map(|first| first.to_string_lossy());
+        if first.is_none_or(|first| first.starts_with('-') && !is_for_all(&first)) {
+            arguments.insert(arguments.len().min(1), "serve".into());
+        }
+        Self::try_parse_from(arguments)
+    }
 }
 
 /// What the program does.
@@ -420,12 +434,11 @@ mod tests {
     use clap::CommandFactory;
 
     fn serve(arguments: &[&str]) -> Result<ServeArgs, String> {
-        let cli = Cli::try_parse_from([&["snip"], arguments].concat()).map_err(|error| error.to_string())?;
-        Ok(match cli.command {
-            Some(Command::Serve(args)) => *args,
-            None => cli.serve,
-            Some(other) => return Err(format!("{other:?}")),
-        })
+        let arguments = [&["snip"], arguments].concat();
+        match Cli::read(arguments.into_iter().map(OsString::from)).map_err(|error| error.to_string())?.command {
+            Command::Serve(args) => Ok(*args),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -34,18 +33,17 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
     let done = match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(args)) => serve(&args),
-        Some(Command::Migrate(args)) => migrate(&args),
-        Some(Command::Seed(args)) => run_seed(&args),
-        Some(Command::Journal(JournalCommand::Inspect { dir })) => inspect(&dir),
-        Some(Command::Journal(JournalCommand::Ship(args))) => ship(&args),
-        Some(Command::Healthcheck(args)) => healthcheck(&args),
+        Command::Serve(args) => serve(&args),
+        Command::Migrate(args) => migrate(&args),
+        Command::Seed(args) => run_seed(&args),
+        Command::Journal(JournalCommand::Inspect { dir }) => inspect(&dir),
+        Command::Journal(JournalCommand::Ship(args)) => ship(&args),
+        Command::Healthcheck(args) => healthcheck(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

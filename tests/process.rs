@@ -312,6 +312,8 @@ fn a_flag_beats_its_variable() {
         .env("SNIP_DATA_DIR", other.data_dir().to_str().expect("a plain path"))
         .start();
     snip.client().get("/livez").expect(200);
+    let nonsense = Launch::new().env("SNIP_LISTEN", "nonsense").start();
+    nonsense.client().get("/livez").expect(200);
     assert!(Conn::try_open(&Address::Tcp(address)).is_err(), "it listens where the variable says, too");
     assert!(!other.data_dir().exists());
 }
