@@ -95,8 +95,6 @@ pub struct Sample {
     pub clicks_shed: u64,
     /// Clicks of earlier runs found unstored.
     pub clicks_recovered: u64,
-    /// Clicks that will never be stored, though they were taken in.
-    pub clicks_lost: u64,
     /// Clicks answered before they were on disk as they should have been.
     pub clicks_unsynced: u64,
     /// Batches that the store refused.
@@ -147,7 +145,6 @@ pub struct Metrics {
     clicks_stored: IntCounter,
     clicks_shed: IntCounter,
     clicks_recovered: IntCounter,
-    clicks_lost: IntCounter,
     clicks_unsynced: IntCounter,
     clicks_batches_refused: IntCounter,
     journal_damaged: IntCounter,
@@ -220,7 +217,6 @@ impl Metrics {
                 "clicks_recovered_total",
                 "Clicks of earlier runs found unstored in the journal",
             )?,
-            clicks_lost: counter("clicks_lost_total", "Clicks in the journal that will never be stored")?,
             clicks_unsynced: counter("clicks_unsynced_total", "Redirects answered before their click was on disk")?,
             clicks_batches_refused: counter(
                 "clicks_batches_refused_total",
@@ -293,7 +289,6 @@ impl Metrics {
         advance(&self.clicks_stored, sample.clicks_stored);
         advance(&self.clicks_shed, sample.clicks_shed);
         advance(&self.clicks_recovered, sample.clicks_recovered);
-        advance(&self.clicks_lost, sample.clicks_lost);
         advance(&self.clicks_unsynced, sample.clicks_unsynced);
         advance(&self.clicks_batches_refused, sample.clicks_batches_refused);
         advance(&self.journal_damaged, sample.journal_damaged);

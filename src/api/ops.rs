@@ -58,7 +58,6 @@ impl Api {
             clicks_stored: clicks.stored.load(Ordering::Relaxed),
             clicks_shed: clicks.shed.load(Ordering::Relaxed),
             clicks_recovered: clicks.recovered.load(Ordering::Relaxed),
-            clicks_lost: clicks.lost.load(Ordering::Relaxed),
             clicks_unsynced: clicks.unsynced.load(Ordering::Relaxed),
             clicks_batches_refused: clicks.refused_batches.load(Ordering::Relaxed),
             clicks_waiting: clicks.waiting(),

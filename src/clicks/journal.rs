@@ -79,8 +79,6 @@ pub struct Stats {
     pub recovered: AtomicU64,
     /// Clicks of earlier runs of which the store has not yet told whether they are stored.
     pub unexamined: AtomicU64,
-    /// Clicks that will never be stored: the store takes them for stored, or they lie behind damage.
-    pub lost: AtomicU64,
     /// Batches that the store refused; each was offered again.
     pub refused_batches: AtomicU64,
     /// Time of the oldest click that waits, in microseconds since 1970; 0 if none does.
@@ -104,7 +102,7 @@ impl Stats {
 
     /// Clicks that are to be stored.
     pub fn waiting(&self) -> u64 {
-        let stored = self.stored.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
+        let stored = self.stored.load(Ordering::Relaxed);
         let recovered = self.recovered.load(Ordering::Relaxed) + self.unexamined.load(Ordering::Relaxed);
         (self.recorded.load(Ordering::Relaxed) + recovered).saturating_sub(stored)
     }

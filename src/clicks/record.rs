@@ -21,7 +21,7 @@ const _: () = assert!(RECORD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FIXED_BYTES.is_multiple_of(ALIGNMENT));
 
 // Where the fields begin.
-const CHECKSUM: usize = 0; // u32, crc32c of the bytes from 4 to `length`
+const CHECKSUM: usize = 0; // u32, crc32c of the bytes from 4 to `length`, 1 where that is 0
 const LENGTH: usize = 4; // u16, without padding
 const USER_AGENT_LENGTH: usize = 6; // u16
 const REFERRER_LENGTH: usize = 8; // u16
@@ -96,9 +96,14 @@ impl<'a> Prepared<'a> {
         put(fixed, AT, &click.at.micros().to_le_bytes());
         put_address(fixed, click.client);
         // Last: until it is there the record does not exist.
-        let checksum = crc32c::crc32c(&out[LENGTH..length]);
+        let checksum = checksum(&out[LENGTH..length]);
         put(out, CHECKSUM, &checksum.to_le_bytes());
     }
+}
+
+/// CRC-32C, which is never zero here: zeros are where no checksum was written yet.
+fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).max(1)
 }
 
 fn flags(click: &ClickRef<'_>) -> u8 {
@@ -154,40 +159,62 @@ pub enum Found {
 /// Reads what lies at the beginning of `bytes`, where the record `sequence` is expected. `bytes` may be anything; it must
 /// hold [`RECORD_BYTES_MAX`] unless the segment ends sooner.
 pub fn decode(bytes: &[u8], sequence: u64) -> Found {
-    let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
-        return if bytes.iter().all(|&byte| byte == 0) { Found::End } else { Found::Torn };
-    };
-    if fixed.iter().all(|&byte| byte == 0) {
-        return Found::End;
+    match whole(bytes, sequence) {
+        Ok(record) => Found::Record { click: click(record), bytes: padded(record.bytes.len()) },
+        Err(found) => found,
     }
-    let without_record = if take(fixed, CHECKSUM) == [0; 4] { Found::Unfinished } else { Found::Torn };
-    checked(fixed, bytes, sequence).map_or(without_record, |(click, bytes)| Found::Record { click, bytes })
+}
+
+/// As [`decode`], without making the click: the bytes to the next record, if there is a whole one.
+pub fn measure(bytes: &[u8], sequence: u64) -> Option<usize> {
+    whole(bytes, sequence).ok().map(|record| padded(record.bytes.len()))
+}
+
+/// A whole record, without its padding.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    fixed: &'a [u8; FIXED_BYTES],
+    bytes: &'a [u8],
+    user_agent_length: usize,
 }
 
 /// The record, if all of it says that it is one.
-fn checked(fixed: &[u8; FIXED_BYTES], bytes: &[u8], sequence: u64) -> Option<(Click, usize)> {
+fn whole(bytes: &[u8], sequence: u64) -> Result<Whole<'_>, Found> {
+    let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
+        return Err(if bytes.iter().all(|&byte| byte == 0) { Found::End } else { Found::Torn });
+    };
+    if fixed.iter().all(|&byte| byte == 0) {
+        return Err(Found::End);
+    }
+    if take(fixed, CHECKSUM) == [0; 4] {
+        return Err(Found::Unfinished);
+    }
     let length = usize::from(u16::from_le_bytes(take(fixed, LENGTH)));
     let user_agent_length = usize::from(u16::from_le_bytes(take(fixed, USER_AGENT_LENGTH)));
     let referrer_length = usize::from(u16::from_le_bytes(take(fixed, REFERRER_LENGTH)));
-    let whole = bytes.get(..padded(length))?;
+    let Some(padded) = bytes.get(..padded(length)) else { return Err(Found::Torn) };
     if length != FIXED_BYTES + user_agent_length + referrer_length
-        || u32::from_le_bytes(take(fixed, CHECKSUM)) != crc32c::crc32c(&whole[LENGTH..length])
+        || u32::from_le_bytes(take(fixed, CHECKSUM)) != checksum(&padded[LENGTH..length])
         || u64::from_le_bytes(take(fixed, SEQUENCE)) != sequence
         || fixed[FLAGS] & !KNOWN_FLAGS != 0
+        || !matches!(fixed[ADDRESS_KIND], 0 | 4 | 6)
     {
-        return None;
+        return Err(Found::Torn);
     }
-    let (user_agent, referrer) = whole[FIXED_BYTES..length].split_at(user_agent_length);
+    Ok(Whole { fixed, bytes: &padded[..length], user_agent_length })
+}
+
+fn click(Whole { fixed, bytes, user_agent_length }: Whole<'_>) -> Click {
+    let (user_agent, referrer) = bytes[FIXED_BYTES..].split_at(user_agent_length);
     let has = |flag| fixed[FLAGS] & flag != 0;
-    let click = Click {
+    Click {
         url_id: Id::from_le_bytes(take(fixed, URL_ID)),
         user_id: has(HAS_USER_ID).then(|| Id::from_le_bytes(take(fixed, USER_ID))),
         at: Timestamp::from_micros(i64::from_le_bytes(take(fixed, AT))),
-        client: address(fixed)?,
+        client: address(fixed),
         user_agent: has(HAS_USER_AGENT).then(|| text(user_agent, USER_AGENT_BYTES_MAX)),
         referrer: has(HAS_REFERRER).then(|| text(referrer, REFERRER_BYTES_MAX)),
-    };
-    Some((click, whole.len()))
+    }
 }
 
 fn take<const N: usize>(fixed: &[u8; FIXED_BYTES], at: usize) -> [u8; N] {
@@ -196,13 +223,10 @@ fn take<const N: usize>(fixed: &[u8; FIXED_BYTES], at: usize) -> [u8; N] {
     field
 }
 
-/// `None` for a kind of address that is not known.
-#[allow(clippy::option_option, reason = "outer: is it sound; inner: is there one")]
-fn address(fixed: &[u8; FIXED_BYTES]) -> Option<Option<IpAddr>> {
+fn address(fixed: &[u8; FIXED_BYTES]) -> Option<IpAddr> {
     match fixed[ADDRESS_KIND] {
-        0 => Some(None),
-        4 => Some(Some(Ipv4Addr::from(take::<4>(fixed, ADDRESS)).into())),
-        6 => Some(Some(Ipv6Addr::from(take::<16>(fixed, ADDRESS)).into())),
+        4 => Some(Ipv4Addr::from(take::<4>(fixed, ADDRESS)).into()),
+        6 => Some(Ipv6Addr::from(take::<16>(fixed, ADDRESS)).into()),
         _ => None,
     }
 }
@@ -368,6 +392,7 @@ mod tests {
             prop_assert!(length.is_multiple_of(ALIGNMENT) && length <= RECORD_BYTES_MAX);
             bytes.extend(behind);
             prop_assert_eq!(decode(&bytes, sequence), Found::Record { click, bytes: length });
+            prop_assert_eq!(measure(&bytes, sequence), Some(length));
             prop_assert_eq!(decode(&bytes, sequence.wrapping_add(1)), Found::Torn);
         }
 

@@ -196,7 +196,7 @@ impl Reader {
 
     /// Goes one click on. `limit` is where records end in the file, as far as is known.
     pub fn next(&mut self, limit: u64) -> io::Result<Next> {
-        let wanted = (limit.saturating_sub(self.offset)).min(RECORD_BYTES_MAX as u64) as usize;
+        let wanted = self.wanted(limit);
         if wanted == 0 {
             return Ok(Next::End);
         }
@@ -251,8 +251,23 @@ impl Reader {
     /// Goes on to the click with this number, or as far as there are clicks. Returns how many were passed.
     pub fn skip_to(&mut self, sequence: u64, limit: u64) -> io::Result<u64> {
         let from = self.index;
-        while self.sequence() < sequence && matches!(self.next(limit)?, Next::Click(_)) {}
+        while self.sequence() < sequence && self.skip(limit)? {}
         Ok(self.index - from)
+    }
+
+    /// Goes one click on, without making it, if there is one.
+    fn skip(&mut self, limit: u64) -> io::Result<bool> {
+        let wanted = self.wanted(limit);
+        let next = self.sequence();
+        let Some(bytes) = record::measure(self.bytes(wanted, limit)?, next) else { return Ok(false) };
+        self.offset += bytes as u64;
+        self.index += 1;
+        Ok(true)
+    }
+
+    /// Bytes that the next record may have.
+    fn wanted(&self, limit: u64) -> usize {
+        limit.saturating_sub(self.offset).min(RECORD_BYTES_MAX as u64) as usize
     }
 }
 

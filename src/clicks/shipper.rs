@@ -176,16 +176,14 @@ impl Cursor {
     }
 }
 
-/// Counts the clicks that earlier runs left, and gives back the room that they did not use.
+/// Counts the clicks that earlier runs left, and tells where some are missing.
 fn count_left_over(folder: &Folder) -> io::Result<u64> {
     let mut count = 0;
     for segment in folder.segments().iter().filter(|segment| segment.number < folder.first_own) {
         let mut reader = Reader::open(&segment.path, segment.number)?;
         count += reader.skip_to(u64::MAX, segment.written())?;
         let (end, length) = (reader.offset(), segment.written());
-        if reader.is_at_the_end(length)? {
-            segment.trim(end)?;
-        } else {
+        if !reader.is_at_the_end(length)? {
             tell_torn(segment, end, length);
         }
     }
@@ -290,7 +288,7 @@ impl<'a> Shipper<'a> {
         self.position = known.unwrap_or(JournalStep::UNKNOWN);
         let first_own = first_sequence(self.shared.folder.first_own);
         let from = match known {
-            Some(position) if position >= first_own => {
+            Some(position) if position > first_own => {
                 tracing::error!(
                     position,
                     "the store is ahead of this click journal, whose folder must be an old copy: its old clicks count as \
@@ -400,7 +398,7 @@ impl<'a> Shipper<'a> {
         let (passed_before, _) = self.seek(began_at)?;
         let (passed_now, _) = self.seek(place)?;
         let stats = &self.shared.stats;
-        stats.lost.fetch_add(passed_now.saturating_sub(passed_before), Ordering::Relaxed);
+        stats.stored.fetch_add(passed_now.saturating_sub(passed_before), Ordering::Relaxed);
         stats.recovered.fetch_add(passed_before.saturating_sub(passed_now), Ordering::Relaxed);
         Ok(())
     }

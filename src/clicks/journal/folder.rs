@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::clicks::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, Unreadable};
+use crate::clicks::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, Reader, Unreadable};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::model::{JournalId, Timestamp};
 
@@ -103,8 +103,19 @@ impl Segment {
         Self { number, path, written, sealed: AtomicBool::new(true), bytes }
     }
 
+    /// Gives back the room behind the last record, unless something lies behind it. Returns whether there are records.
+    fn trim_if_sound(&self) -> io::Result<bool> {
+        let mut reader = Reader::open(&self.path, self.number)?;
+        let count = reader.skip_to(u64::MAX, self.written())?;
+        let end = reader.offset();
+        if reader.is_at_the_end(self.written())? {
+            self.trim(end)?;
+        }
+        Ok(count > 0)
+    }
+
     /// Gives back the room behind the last record of a segment from an earlier run: nothing will be written there.
-    pub fn trim(&self, end: u64) -> io::Result<()> {
+    fn trim(&self, end: u64) -> io::Result<()> {
         if self.is_sealed() && end < self.bytes.load(Ordering::Relaxed) {
             File::options().write(true).open(&self.path)?.set_len(end)?;
             self.publish(end);
@@ -227,7 +238,9 @@ impl Folder {
             let bytes = fs::metadata(&path)?.len();
             Ok(Arc::new(Segment::found(header.number, path, bytes)))
         });
-        let live = Mutex::new(live.collect::<io::Result<_>>()?);
+        let live: VecDeque<Arc<Segment>> = live.collect::<io::Result<_>>()?;
+        trim_newest(&live)?;
+        let live = Mutex::new(live);
         let path = path.to_owned();
         Ok(Self { path, _lock: lock, journal, instance, disk, is_synced, live, next_number, first_own, damaged })
     }
@@ -338,6 +351,17 @@ impl Folder {
             self.segments().iter().map(|segment| segment::read_mark(&segment.path)).collect::<io::Result<Vec<_>>>();
         Ok(marks?.into_iter().max().unwrap_or(0))
     }
+}
+
+/// A run that is killed leaves a segment that it filled in part and one that it had ready. Were they to stay as long as
+/// they are, a server that is killed again and again would fill the journal's bounds with nothing. The others are full.
+fn trim_newest(live: &VecDeque<Arc<Segment>>) -> io::Result<()> {
+    for segment in live.iter().rev() {
+        if segment.trim_if_sound()? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers follow the clock where it is ahead: a folder that is an old copy of itself (a restored backup) then does not

@@ -268,6 +268,18 @@ fn past_the_cap_clicks_are_shed_and_counted() {
 }
 
 #[test]
+fn runs_that_end_at_once_do_not_fill_the_journal() {
+    let place = Place::new();
+    let options = || Options { bytes_max: JOURNAL_BYTES_MIN, ..place.options() };
+    for id in 0..50 {
+        let journal = Journal::open(options()).unwrap();
+        journal.append(click(id));
+        assert_eq!(counts(&journal), (1, 0), "run {id}");
+    }
+    assert_eq!(place.ids(), Vec::from_iter(0..50));
+}
+
+#[test]
 fn with_a_full_disk_clicks_are_shed_until_there_is_room() {
     let place = Place::new();
     let (disk, left) = small_disk(1);
