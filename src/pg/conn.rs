@@ -5,7 +5,7 @@
 //! coroutines or plain threads. The coroutine parks only in `wait_io`, and is woken by the socket or by a caller.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -24,6 +24,7 @@ use super::expect::{Broken, Expected, Finished, Outcome, Part, Pending, Prepared
 use super::statement::Call;
 use super::wire::{self, Next, Status};
 use crate::limits;
+use crate::net::stream::{write_plain, write_tls};
 use crate::runtime::{self, Filler, Slot, slot};
 
 /// What the caller of a batch is told.
@@ -546,7 +547,7 @@ impl Driver {
     fn write(&mut self, socket: &Socket) -> io::Result<()> {
         while self.writable && self.has_output() {
             let sent = match &mut self.tls {
-                None => write_socket(socket, &self.writing),
+                None => write_plain(socket, &self.writing),
                 Some(tls) => write_tls(tls, socket, &self.writing),
             };
             match sent {
@@ -723,21 +724,6 @@ fn closed_by_server() -> Error {
 
 fn broken(what: &str, error: &io::Error) -> Error {
     Error::unsent(format!("{what}: {error}"))
-}
-
-fn write_socket(mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    socket.write(bytes)
-}
-
-/// Encrypts what TLS has room for and writes what it has encrypted; gives the number of bytes that TLS took.
-fn write_tls(tls: &mut ClientConnection, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    let taken = if bytes.is_empty() { 0 } else { tls.writer().write(bytes)? };
-    match tls.write_tls(&mut socket) {
-        Ok(_) => Ok(taken),
-        // The bytes are TLS's now; the rest of what it holds goes out when the socket takes more.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => Ok(taken),
-        Err(error) => Err(error),
-    }
 }
 
 /// Bytes from the server that are not understood yet.
