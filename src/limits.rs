@@ -409,6 +409,7 @@ const _: () =
     assert!(ALERT_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_FORWARD_QUEUE);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_EVIDENCE_FILES_MAX);
+const _: () = assert!(ALERT_DRAIN.as_secs() + ALERT_FORWARD_FLUSH.as_secs() < 10);
 const _: () = assert!(DISCORD_LINK_CHARS_MAX <= DISCORD_VALUE_CHARS_MAX);
 // Title, description, labels, two links, four short fields, and 200 for the names of the fields and the footer.
 const _: () = assert!(

@@ -138,7 +138,8 @@ impl Folder {
         let mut left = files.len();
         for (modified, size, path) in files {
             let is_old = modified.elapsed().is_ok_and(|age| age > bounds.age);
-            if !is_old && !(make_room && is_tight(left, bytes)) {
+            let goes = is_old || (make_room && is_tight(left, bytes));
+            if !goes {
                 break;
             }
             fs::remove_file(path)?;

@@ -219,18 +219,21 @@ impl Shared {
     }
 }
 
+const INSECURE: &str = "no secure connection; is its certificate one that this machine trusts?";
+
 /// The kind of an error, in words that hold nothing of the URL.
 fn why(error: &ureq::Error) -> &'static str {
     match error {
         ureq::Error::Timeout(_) => "no answer in time",
         ureq::Error::HostNotFound => "its host name has no address",
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => INSECURE,
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) => INSECURE,
         ureq::Error::Io(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => "connection refused",
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer in time",
             _ => "the connection broke",
         },
         ureq::Error::ConnectionFailed => "no connection",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "no secure connection; is its certificate valid?",
         _ => "its answer is not to be understood",
     }
 }
@@ -286,6 +289,23 @@ mod tests {
         let check = |error: ureq::Error| assert!(!why(&error).contains("secret"));
         check(ureq::Error::BadUri("http://host/secret".to_owned()));
         check(ureq::Error::Io(io::Error::other("http://host/secret")));
+    }
+
+    #[test]
+    fn past_the_bound_alerts_are_dropped_and_counted() {
+        // It takes connections and never answers.
+        let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = WebhookUrl::parse(&format!("http://{}", deaf.local_addr().unwrap())).unwrap();
+        let figures = Arc::new(Figures::new().unwrap());
+        let forwarder = Forwarder::start(url, Arc::clone(&figures)).unwrap();
+        let alert = super::super::payload::sample().alerts.remove(0);
+        let count = ALERT_FORWARD_QUEUE + 100;
+        (0..count).for_each(|_| forwarder.forward(Embed::new(&alert, None)));
+        let lost = figures.lost_in_all() as usize;
+        // Some may be under way already.
+        assert!((1..=100).contains(&lost), "{lost}");
+        assert_eq!(forwarder.close(Duration::ZERO), count - lost);
+        assert_eq!(figures.forward_waiting.get(), (count - lost) as i64);
     }
 
     #[test]

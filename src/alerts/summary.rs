@@ -18,9 +18,9 @@ pub struct Summary {
     pub since: Option<Timestamp>,
     /// Notifications in the log.
     pub notifications: u64,
-    /// Their alerts.
+    /// Alerts that they told of as firing, each as often as it was told.
     pub firing: Counts,
-    /// Their alerts.
+    /// The same of resolved ones.
     pub resolved: Counts,
     /// The latest first.
     pub latest: VecDeque<Shown>,
