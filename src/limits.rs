@@ -311,7 +311,7 @@ pub const REDIS_BREAKER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Connections of `snip alerts` open at once: one Alertmanager, Prometheus, some people. Past it 503.
 pub const ALERT_CONNECTIONS_MAX: usize = 128;
-/// A notification. Past it 413, which Alertmanager does not try again; `max_alerts` there keeps them small.
+/// A notification. Past it 413; `max_alerts` in Alertmanager keeps them small.
 pub const ALERT_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Alerts of one notification, each a file and an embed; past it 413.
 pub const ALERTS_PER_NOTIFICATION_MAX: usize = 500;
