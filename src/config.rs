@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::alerts::{self, WebhookUrl};
 use crate::api::TrustedProxies;
 use crate::clicks::{self, Durability};
 use crate::http::{ListenAddress, Options};
@@ -59,6 +60,8 @@ pub enum Command {
     /// Look after the journal of clicks
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Receive alerts of Alertmanager: keep them in files, forward them to Discord
+    Alerts(Box<AlertsArgs>),
     /// Ask a running server whether it is ready: exit code 0 if so (for containers)
     Healthcheck(HealthcheckArgs),
 }
@@ -377,6 +380,70 @@ pub struct SeedArgs {
     /// Which store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// How `snip alerts` receives alerts.
+#[derive(Debug, Args)]
+pub struct AlertsArgs {
+    /// Where to listen, host:port or unix:/path
+    #[arg(long, env = "SNIP_ALERTS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9095")]
+    pub listen: ListenAddress,
+
+    /// Folder of alerts.jsonl and evidence/; made when it is missing
+    #[arg(long, env = "SNIP_ALERTS_DIR", value_name = "DIR", default_value = "./data/alerts")]
+    pub dir: PathBuf,
+
+    /// Forward alerts to this webhook of Discord. A secret: give it by the variable
+    #[arg(long, env = "DISCORD_WEBHOOK_URL", value_name = "URL", hide_env_values = true)]
+    discord_webhook_url: Option<Secret>,
+
+    /// Page of Grafana that forwarded alerts link to, with the time around the alert
+    #[arg(long, env = "SNIP_GRAFANA_URL", value_name = "URL", value_parser = web_page)]
+    grafana_url: Option<WebPage>,
+
+    /// Least severe events in the log
+    #[arg(long, env = "LOG_LEVEL", value_enum, ignore_case = true, default_value = "info")]
+    pub log_level: Level,
+
+    /// Form of the log; 'auto' is JSON unless standard output is a terminal
+    #[arg(long, env = "LOG_FORMAT", value_enum, ignore_case = true, default_value = "auto")]
+    pub log_format: Format,
+}
+
+impl AlertsArgs {
+    /// The webhook, if one is set.
+    ///
+    /// # Errors
+    /// One line on what is wrong with it, without the URL.
+    pub fn webhook(&self) -> Result<Option<WebhookUrl>, String> {
+        let given = self.discord_webhook_url.as_ref().map(|url| url.0.as_str()).filter(|url| !url.trim().is_empty());
+        let parsed = given.map(WebhookUrl::parse).transpose();
+        parsed.map_err(|why| format!("--discord-webhook-url (DISCORD_WEBHOOK_URL) is of no use: {why}"))
+    }
+
+    /// The page of Grafana, if one is set.
+    pub fn grafana(&self) -> Option<String> {
+        self.grafana_url.as_ref()?.0.clone()
+    }
+
+    /// The bounds of its HTTP server.
+    pub fn http_options(&self) -> Options {
+        Options { connections_max: limits::ALERT_CONNECTIONS_MAX, ..Options::default() }
+    }
+}
+
+/// The address of a page; an empty one, as a composed environment may hold, is none.
+#[derive(Clone, Debug)]
+struct WebPage(Option<String>);
+
+fn web_page(text: &str) -> Result<WebPage, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(WebPage(None));
+    }
+    // Shorter than the links that are forwarded, which the time is added to.
+    let page = alerts::link(text).filter(|page| page.len() <= limits::DISCORD_LINK_CHARS_MAX / 2);
+    page.map(|page| WebPage(Some(page))).ok_or_else(|| "expected a URL with http:// or https://".to_owned())
 }
 
 /// Whom `snip healthcheck` asks.

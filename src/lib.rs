@@ -17,4 +17,5 @@ pub mod clicks;
 pub mod log;
 pub mod metrics;
 pub mod api;
+pub mod alerts;
 pub mod config;

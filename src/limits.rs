@@ -307,6 +307,67 @@ pub const REDIS_BREAKER_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// For how long at the most.
 pub const REDIS_BREAKER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+// ---- Alert receiver --------------------------------------------------------------------------------------------
+
+/// Connections of `snip alerts` open at once: one Alertmanager, Prometheus, some people. Past it 503.
+pub const ALERT_CONNECTIONS_MAX: usize = 128;
+/// A notification. Past it 413; `max_alerts` in Alertmanager keeps them small.
+pub const ALERT_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Alerts of one notification, each a file and an embed; past it 413.
+pub const ALERTS_PER_NOTIFICATION_MAX: usize = 500;
+/// Bytes of `alerts.jsonl`; past it the file is rotated.
+pub const ALERT_LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Rotated files that are kept, `alerts.jsonl.1` being the newest.
+pub const ALERT_LOG_FILES_MAX: usize = 5;
+/// Evidence files; past it the oldest are removed.
+pub const ALERT_EVIDENCE_FILES_MAX: usize = 5000;
+/// Bytes of all evidence files; past it the oldest are removed.
+pub const ALERT_EVIDENCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Age of an evidence file; older ones are removed.
+pub const ALERT_EVIDENCE_AGE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How often age is looked at; number and bytes are looked at with each notification.
+pub const ALERT_EVIDENCE_SWEEP: Duration = Duration::from_secs(3600);
+/// Characters of an alert's name within the name of its evidence file.
+pub const ALERT_EVIDENCE_NAME_CHARS: usize = 64;
+/// Alerts shown by `GET /`, the latest first.
+pub const ALERTS_SHOWN_MAX: usize = 50;
+/// Characters of any one text of an alert shown there; the rest is cut.
+pub const ALERT_SHOWN_CHARS_MAX: usize = 500;
+/// Alerts that were forwarded although the disk would not take them, remembered so that Alertmanager's next try does not
+/// forward them again. Past it the oldest are forgotten.
+pub const ALERT_UNSTORED_MAX: usize = 1000;
+/// Alerts waiting to be forwarded; past it new ones are dropped and counted. They are in the log all the same.
+pub const ALERT_FORWARD_QUEUE: usize = 1000;
+/// Tries to forward one message, the first included.
+pub const ALERT_FORWARD_TRIES: u32 = 8;
+/// How long one try may take.
+pub const ALERT_FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a first failure; it doubles with each further one.
+pub const ALERT_FORWARD_BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest pause that a failure makes.
+pub const ALERT_FORWARD_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest `Retry-After` that is kept to; a longer one counts as this.
+pub const ALERT_FORWARD_RETRY_AFTER_MAX: Duration = Duration::from_secs(900);
+/// From SIGTERM to the end of the requests in flight, and then to the end of forwarding: less, in all, than the 10 s that
+/// container engines grant.
+pub const ALERT_DRAIN: Duration = Duration::from_secs(3);
+/// See [`ALERT_DRAIN`].
+pub const ALERT_FORWARD_FLUSH: Duration = Duration::from_secs(5);
+/// Embeds of one Discord message (Discord's documentation of its webhooks, as all of these).
+pub const DISCORD_EMBEDS_MAX: usize = 10;
+/// Characters of all embeds of one message.
+pub const DISCORD_MESSAGE_CHARS_MAX: usize = 6000;
+/// Characters of an embed's title.
+pub const DISCORD_TITLE_CHARS_MAX: usize = 256;
+/// Characters of an embed's description. Discord takes 4096; an embed of ours fits a message whatever else it has.
+pub const DISCORD_DESCRIPTION_CHARS_MAX: usize = 1500;
+/// Characters of a field's value.
+pub const DISCORD_VALUE_CHARS_MAX: usize = 1024;
+/// Characters of a link. Discord takes 2048; two of them must fit the fields of an embed.
+pub const DISCORD_LINK_CHARS_MAX: usize = 1000;
+/// Characters of the short fields of an embed.
+pub const DISCORD_SHORT_CHARS_MAX: usize = 100;
+
 // ---- Seed ------------------------------------------------------------------------------------------------------
 
 /// Bytes of one CSV file of `snip seed`; a longer one is refused, since the data set is held in memory.
@@ -344,4 +405,20 @@ const _: () = assert!(
 const _: () = assert!(LINK_CHANGES_KEPT.as_secs() > LINK_CHANGES_WINDOW.as_secs());
 const _: () =
     assert!(LINK_CHANGES_PAGE as usize <= REDIS_BATCH_COMMANDS && WARM_UP_PAGE as usize <= REDIS_BATCH_COMMANDS);
+const _: () =
+    assert!(ALERT_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
+const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_FORWARD_QUEUE);
+const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_EVIDENCE_FILES_MAX);
+const _: () = assert!(ALERT_DRAIN.as_secs() + ALERT_FORWARD_FLUSH.as_secs() < 10);
+const _: () = assert!(DISCORD_LINK_CHARS_MAX <= DISCORD_VALUE_CHARS_MAX);
+// Title, description, labels, two links, four short fields, and 200 for the names of the fields and the footer.
+const _: () = assert!(
+    DISCORD_TITLE_CHARS_MAX
+        + DISCORD_DESCRIPTION_CHARS_MAX
+        + DISCORD_VALUE_CHARS_MAX
+        + 2 * DISCORD_LINK_CHARS_MAX
+        + 4 * DISCORD_SHORT_CHARS_MAX
+        + 200
+        <= DISCORD_MESSAGE_CHARS_MAX
+);
 const _: () = assert!(CACHED_LINK_BYTES_MAX < REDIS_REPLY_BYTES_MAX);

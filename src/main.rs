@@ -1,4 +1,4 @@
-//! The command line: `snip serve`, `migrate`, `seed`, `journal`, `healthcheck`.
+//! The command line: `snip serve`, `migrate`, `seed`, `journal`, `alerts`, `healthcheck`.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,10 +12,11 @@ use anyhow::{Context, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use snip::alerts::Receiver;
 use snip::api::Api;
 use snip::clicks::{self, Clicks};
 use snip::config::{
-    Cli, Command, HealthcheckArgs, JournalCommand, SeedArgs, ServeArgs, ShipArgs, StoreArgs, StoreChoice,
+    AlertsArgs, Cli, Command, HealthcheckArgs, JournalCommand, SeedArgs, ServeArgs, ShipArgs, StoreArgs, StoreChoice,
 };
 use snip::http::{Bound, ListenAddress, Server};
 use snip::limits;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Seed(args) => run_seed(&args),
         Command::Journal(JournalCommand::Inspect { dir }) => inspect(&dir),
         Command::Journal(JournalCommand::Ship(args)) => ship(&args),
+        Command::Alerts(args) => alerts(&args),
         Command::Healthcheck(args) => healthcheck(&args),
     };
     match done {
@@ -107,7 +109,7 @@ fn start_store(choice: &StoreChoice, no_migrate: bool) -> anyhow::Result<Arc<dyn
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let choice = choose_store(&args.store);
     // Signals first: one that comes during the start is not to kill the process half-way.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
+    let signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
     let _log = log::start(args.log_level, args.log_format);
     // A connection is a descriptor; the default of 1024 would be the limit before ours is.
     let descriptors = args.http_options().connections_max as u64 + limits::DESCRIPTORS_RESERVE;
@@ -133,11 +135,15 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let server =
         Server::start(bound, Arc::clone(&api), args.http_options(), connections).context("cannot start to serve")?;
 
+    await_signal(signals);
+    shut_down(server, &api, args.drain_timeout)
+}
+
+/// Waits for the signal to end. A second one means it.
+fn await_signal(mut signals: Signals) {
     let signal = signals.forever().next();
     tracing::info!(signal, "shutting down: requests in flight are finished, no new ones taken");
-    // A second signal means it.
     std::thread::spawn(move || signals.forever().next().map(|_| std::process::exit(130)));
-    shut_down(server, &api, args.drain_timeout)
 }
 
 fn open_links(args: &ServeArgs, choice: &StoreChoice, store: &Arc<dyn Store>) -> anyhow::Result<Links> {
@@ -172,9 +178,7 @@ fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<
 fn announce(args: &ServeArgs, store: &StoreChoice, bound: &[Bound]) {
     for bound in bound {
         tracing::info!(address = %bound.address(), %store, "listening");
-        if let Some(address) = bound.tcp_address().filter(|address| !address.ip().is_loopback()) {
-            tracing::warn!(%address, "reachable from outside this machine, and there is no access control");
-        }
+        warn_if_reachable(bound);
     }
     if !args.log_format.is_text() {
         return;
@@ -189,6 +193,12 @@ fn announce(args: &ServeArgs, store: &StoreChoice, bound: &[Bound]) {
     if let Some((option, base)) = bound.first().map(|bound| at(bound.address())) {
         let body = r#"{"url": "https://example.com/hello"}"#;
         say(&format!("  try:   curl {option}{base}/urls -H 'Content-Type: application/json' -d '{body}'"));
+    }
+}
+
+fn warn_if_reachable(bound: &Bound) {
+    if let Some(address) = bound.tcp_address().filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "reachable from outside this machine, and there is no access control");
     }
 }
 
@@ -228,6 +238,32 @@ fn ship(args: &ShipArgs) -> anyhow::Result<()> {
     say(&format!("Stored {} clicks and removed the journal in {}", shipped.stored, args.dir.display()));
     if shipped.damaged > 0 {
         say(&format!("{} damaged files are left there", shipped.damaged));
+    }
+    Ok(())
+}
+
+fn alerts(args: &AlertsArgs) -> anyhow::Result<()> {
+    let webhook = args.webhook().unwrap_or_else(|why| {
+        complain(&why);
+        std::process::exit(BAD_SETTINGS.into())
+    });
+    let signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
+    let _log = log::start(args.log_level, args.log_format);
+    let bound = Bound::bind(&args.listen)?;
+    let forwards = webhook.is_some();
+    let receiver = Arc::new(Receiver::start(&args.dir, webhook, args.grafana())?);
+    tracing::info!(address = %bound.address(), dir = %args.dir.display(), forwards, "listening for alerts");
+    warn_if_reachable(&bound);
+    let server = Server::start(vec![bound], Arc::clone(&receiver), args.http_options(), Arc::default())
+        .context("cannot start to serve")?;
+    await_signal(signals);
+    receiver.start_draining();
+    if !server.drain(limits::ALERT_DRAIN) {
+        tracing::warn!("connections that are still open are cut");
+    }
+    match receiver.close(limits::ALERT_FORWARD_FLUSH) {
+        0 => tracing::info!("stopped"),
+        alerts => tracing::warn!(alerts, "stopped; these alerts are in alerts.jsonl and were not forwarded"),
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use support::snip::Snip;
 
 /// More than the program ever takes to print its help.
 const LIMIT: Duration = Duration::from_secs(30);
-const COMMANDS: [&[&str]; 6] =
-    [&["serve"], &["seed"], &["healthcheck"], &["migrate"], &["journal", "inspect"], &["journal", "ship"]];
+const COMMANDS: [&[&str]; 7] =
+    [&["serve"], &["seed"], &["alerts"], &["healthcheck"], &["migrate"], &["journal", "inspect"], &["journal", "ship"]];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

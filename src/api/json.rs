@@ -140,7 +140,7 @@ fn is_json(text: &str) -> bool {
 }
 
 /// Whether brackets outside of strings nest at most [`JSON_DEPTH_MAX`] deep.
-fn is_shallow(bytes: &[u8]) -> bool {
+pub fn is_shallow(bytes: &[u8]) -> bool {
     let mut depth = 0_usize;
     let mut in_text = false;
     let mut bytes = bytes.iter();

@@ -2,11 +2,11 @@
 
 mod client;
 mod events;
-mod json;
+pub(crate) mod json;
 mod ops;
 mod query;
 mod redirect;
-mod reply;
+pub(crate) mod reply;
 mod router;
 mod upload;
 mod urls;
@@ -207,7 +207,7 @@ fn body_object<'b>(request: &'b Request<'_>) -> Result<Object<'b>, Error> {
 }
 
 /// `application/json` and `application/*+json`, parameters aside.
-fn is_json(content_type: Option<&[u8]>) -> bool {
+pub(crate) fn is_json(content_type: Option<&[u8]>) -> bool {
     let essence = content_type.and_then(|value| value.split(|&b| b == b';').next()).unwrap_or(b"").trim_ascii();
     let is_suffixed = || {
         let lower = essence.to_ascii_lowercase();

@@ -18,6 +18,8 @@ pub enum Error {
     Conflict(&'static str),
     /// 413 with this text.
     TooLarge(&'static str),
+    /// 507: the disk is full. The cause is for the log.
+    DiskFull(String),
     /// 503: the store or a queue can't take more now. The cause is for the log.
     Unavailable(String),
     /// 500 with this text, which says nothing of the inside, and the cause for the log.
@@ -28,7 +30,7 @@ impl Error {
     /// What the log is told and the client is not.
     pub fn cause(&self) -> Option<&str> {
         match self {
-            Self::Unavailable(cause) | Self::Internal(_, cause) => Some(cause),
+            Self::DiskFull(cause) | Self::Unavailable(cause) | Self::Internal(_, cause) => Some(cause),
             _ => None,
         }
     }
@@ -123,6 +125,7 @@ pub fn error(response: &mut Response<'_>, error: &Error) {
         }
         Error::Conflict(message) => start(response, prefix!("409 Conflict"), message),
         Error::TooLarge(message) => start(response, prefix!("413 Content Too Large"), message),
+        Error::DiskFull(_) => start(response, prefix!("507 Insufficient Storage"), "No space left to store this"),
         Error::Unavailable(_) => {
             start(response, concat!(prefix!("503 Service Unavailable"), "Retry-After: 1\r\n"), "Service unavailable")
         }

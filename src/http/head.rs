@@ -80,6 +80,8 @@ pub struct Head<'b> {
     pub framing: Framing,
     /// `Content-Type`, the first if there are several.
     pub content_type: Option<&'b [u8]>,
+    /// `Accept`, the first if there are several.
+    pub accept: Option<&'b [u8]>,
     /// `User-Agent`, the first if there are several.
     pub user_agent: Option<&'b [u8]>,
     /// `Referer`, the first if there are several.
@@ -170,6 +172,7 @@ fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<He
         expects_continue: false,
         framing: Framing::Length(0),
         content_type: None,
+        accept: None,
         user_agent: None,
         referrer: None,
         x_real_ip: None,
@@ -230,6 +233,7 @@ impl Seen {
     fn take<'b>(&mut self, head: &mut Head<'b>, name: &str, value: &'b [u8]) -> Result<(), Refusal> {
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => self.host(value)?,
+            6 if name.eq_ignore_ascii_case("accept") => head.accept = head.accept.or(Some(value)),
             6 if name.eq_ignore_ascii_case("expect") => expect(head, value)?,
             7 if name.eq_ignore_ascii_case("referer") => head.referrer = head.referrer.or(Some(value)),
             9 if name.eq_ignore_ascii_case("x-real-ip") => head.x_real_ip = head.x_real_ip.or(Some(value)),
@@ -501,12 +505,13 @@ mod tests {
     fn known_headers() {
         let head = good(
             "GET / HTTP/1.1",
-            "Host: a\r\nUser-Agent: u\r\nReferer: r\r\nreferer: s\r\nX-Real-IP: 1\r\nX-Forwarded-For: 2\r\nx-forwarded-for: 3\r\nContent-Type: t\r\n",
+            "Host: a\r\nUser-Agent: u\r\nReferer: r\r\nreferer: s\r\nX-Real-IP: 1\r\nX-Forwarded-For: 2\r\nx-forwarded-for: 3\r\nContent-Type: t\r\nAccept: a\r\n",
         );
         assert_eq!(head.user_agent, Some(&b"u"[..]));
         assert_eq!(head.referrer, Some(&b"r"[..]));
         assert_eq!(head.x_real_ip, Some(&b"1"[..]));
         assert_eq!(head.x_forwarded_for, Some(&b"3"[..]));
         assert_eq!(head.content_type, Some(&b"t"[..]));
+        assert_eq!(head.accept, Some(&b"a"[..]));
     }
 }
