@@ -118,7 +118,7 @@ pub fn link_json(target: &Target) -> String {
     to_json(&LinkJson { original_url, url_id, user_id, version })
 }
 
-/// The JSON of what the store has for a code.
+/// The JSON of a state.
 pub fn state_json(state: &LinkState) -> String {
     match &state.target {
         Some(target) => link_json(target),

@@ -103,11 +103,9 @@ impl Level2 {
     }
 
     /// Makes a change known: to Redis, and through it to the other instances. Waits for it, within the deadline.
-    pub fn change(&self, code: &str, state: Option<&LinkState>) {
-        // Whoever does not know what there is now removes whatever was.
-        let version = state.map_or(Version::MAX, |state| state.version);
-        let value = state.map(fence::state_json).filter(|value| value.len() <= CACHED_LINK_BYTES_MAX);
-        let args = self.change_args(code, version, value.as_deref().unwrap_or_default());
+    pub fn change(&self, code: &str, state: &LinkState) {
+        let value = Some(fence::state_json(state)).filter(|value| value.len() <= CACHED_LINK_BYTES_MAX);
+        let args = self.change_args(code, state.version, value.as_deref().unwrap_or_default());
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         // Refused or lost, the events hear of it.
         let _ = self.client.script(&CHANGE, &key(code), &args, Care::Sure);

@@ -19,8 +19,8 @@ use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
+    NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::pg::{self, Config, Pool, ServerError};
 
@@ -187,20 +187,16 @@ impl Store for PostgresStore {
         queries::create_url(self.pool()?, new)
     }
 
-    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ShortUrl>> {
+    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ChangedUrl>> {
         queries::update_url(self.pool()?, id, &patch)
     }
 
-    fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>> {
+    fn delete_url(&self, id: Id) -> StoreResult<Option<ChangedUrl>> {
         queries::delete_url(self.pool()?, id)
     }
 
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>> {
         queries::resolve(self.pool()?, code)
-    }
-
-    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>> {
-        queries::link_state(self.pool()?, code)
     }
 
     fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes> {

@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::model::event::deleted_details;
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange,
     NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, UrlStats,
     User, UserPatch,
 };
@@ -96,6 +96,11 @@ fn read_url(row: Row<'_>) -> pg::Result<ShortUrl> {
         created_at: time(row, 6)?,
         updated_at: time(row, 7)?,
     })
+}
+
+/// The columns of a short URL, then its version.
+fn read_changed(row: Row<'_>) -> pg::Result<ChangedUrl> {
+    Ok(ChangedUrl { url: read_url(row)?, version: row.get(8)? })
 }
 
 fn read_url_stats(row: Row<'_>) -> pg::Result<UrlStats> {
@@ -264,7 +269,6 @@ static URL_GET: Statement = statement!("url_get", [INT8]).read_only();
 static URL_EXISTS: Statement = statement!("url_exists", [INT8]).read_only();
 static URL_STATS: Statement = statement!("url_stats", [INT8]).read_only();
 static URL_RESOLVE: Statement = statement!("url_resolve", [TEXT]).read_only();
-static LINK_STATE: Statement = statement!("link_state", [TEXT]).read_only();
 static LINKS_BELOW: Statement = statement!("links_below", [INT8, INT8]).read_only();
 static LINK_CHANGES_HORIZON: Statement = statement!("link_changes_horizon", []).read_only();
 static LINK_CHANGES: Statement = statement!("link_changes", [INT8, INT8, INT8]).read_only();
@@ -329,9 +333,9 @@ pub(super) fn create_url(pool: &Pool, new: NewUrl) -> StoreResult<ShortUrl> {
     })
 }
 
-pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<Option<ShortUrl>> {
+pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<Option<ChangedUrl>> {
     if patch.is_empty() {
-        return url(pool, id);
+        return row(pool, &URL_GET, &[&id], read_changed);
     }
     let events: Vec<String> = patch.updated_events().into_iter().map(|(_, details)| details.finish()).collect();
     let params: Params<'_> = &[
@@ -344,12 +348,12 @@ pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<O
         &EventType::Updated.as_str(),
         &events,
     ];
-    row(pool, &URL_UPDATE, params, read_url)
+    row(pool, &URL_UPDATE, params, read_changed)
 }
 
-pub(super) fn delete_url(pool: &Pool, id: Id) -> StoreResult<Option<ShortCode>> {
+pub(super) fn delete_url(pool: &Pool, id: Id) -> StoreResult<Option<ChangedUrl>> {
     let (event_type, details) = (EventType::Deleted.as_str(), deleted_details().finish());
-    row(pool, &URL_DEACTIVATE, &[&id, &Timestamp::now(), &event_type, &details], |row| text(row, 0))
+    row(pool, &URL_DEACTIVATE, &[&id, &Timestamp::now(), &event_type, &details], read_changed)
 }
 
 /// The hottest statement: one row by the unique index.
@@ -358,18 +362,6 @@ pub(super) fn resolve(pool: &Pool, code: &str) -> StoreResult<Option<Target>> {
         return Ok(None);
     }
     row(pool, &URL_RESOLVE, &[&code], read_target)
-}
-
-pub(super) fn link_state(pool: &Pool, code: &str) -> StoreResult<Option<LinkState>> {
-    if !is_storable(code) {
-        return Ok(None);
-    }
-    row(pool, &LINK_STATE, &[&code], |row| {
-        let target = read_target(row)?;
-        let is_active: bool = row.get(4)?;
-        let (url_id, version) = (target.url_id, target.version);
-        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
-    })
 }
 
 pub(super) fn links_below(pool: &Pool, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {

@@ -10,7 +10,7 @@ use crate::limits::{LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW};
 use crate::model::Start;
 use crate::model::event::{Details, deleted_details};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange,
     NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User,
     UserPatch,
 };
@@ -70,6 +70,11 @@ fn read_url(row: &Row<'_>) -> rusqlite::Result<ShortUrl> {
         created_at: timestamp(row, 6)?,
         updated_at: timestamp(row, 7)?,
     })
+}
+
+/// The columns of a short URL, then its version.
+fn read_changed(row: &Row<'_>) -> rusqlite::Result<ChangedUrl> {
+    Ok(ChangedUrl { url: read_url(row)?, version: row.get(8)? })
 }
 
 fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
@@ -205,24 +210,23 @@ pub(super) fn create_url(db: &Connection, new: NewUrl) -> StoreResult<ShortUrl> 
     })
 }
 
-pub(super) fn update_url(db: &Connection, id: Id, patch: &UrlPatch) -> StoreResult<Option<ShortUrl>> {
+pub(super) fn update_url(db: &Connection, id: Id, patch: &UrlPatch) -> StoreResult<Option<ChangedUrl>> {
     if patch.is_empty() {
-        return url(db, id);
+        return row(db, sql!("url_get"), [id], read_changed);
     }
     let now = Timestamp::now();
     let update = params![id, patch.original_url, patch.title.is_some(), patch.title, patch.is_active, now.sql_text()];
-    let Some(url) = row(db, sql!("url_update"), update, read_url)? else { return Ok(None) };
-    write_events(db, id, url.user_id, now, patch.updated_events())?;
-    Ok(Some(url))
+    let Some(changed) = row(db, sql!("url_update"), update, read_changed)? else { return Ok(None) };
+    write_events(db, id, changed.url.user_id, now, patch.updated_events())?;
+    Ok(Some(changed))
 }
 
-pub(super) fn delete_url(db: &Connection, id: Id) -> StoreResult<Option<ShortCode>> {
+pub(super) fn delete_url(db: &Connection, id: Id) -> StoreResult<Option<ChangedUrl>> {
     let now = Timestamp::now();
-    let deactivated =
-        row(db, sql!("url_deactivate"), params![id, now.sql_text()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some((short_code, user_id)) = deactivated else { return Ok(None) };
-    write_events(db, id, user_id, now, [(EventType::Deleted, deleted_details())])?;
-    Ok(Some(short_code))
+    let deactivate = params![id, now.sql_text()];
+    let Some(changed) = row(db, sql!("url_deactivate"), deactivate, read_changed)? else { return Ok(None) };
+    write_events(db, id, changed.url.user_id, now, [(EventType::Deleted, deleted_details())])?;
+    Ok(Some(changed))
 }
 
 /// The columns of a target, from `first` on: id, user_id, version, original_url.
@@ -237,15 +241,6 @@ fn read_target(row: &Row<'_>, first: usize) -> rusqlite::Result<Target> {
 
 pub(super) fn resolve(db: &Connection, code: &str) -> StoreResult<Option<Target>> {
     row(db, sql!("url_resolve"), [code], |row| read_target(row, 0))
-}
-
-pub(super) fn link_state(db: &Connection, code: &str) -> StoreResult<Option<LinkState>> {
-    row(db, sql!("link_state"), [code], |row| {
-        let target = read_target(row, 1)?;
-        let is_active: bool = row.get(0)?;
-        let (url_id, version) = (target.url_id, target.version);
-        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
-    })
 }
 
 pub(super) fn links_below(db: &Connection, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
