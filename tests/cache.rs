@@ -14,7 +14,7 @@ use snip::links::fence::{self, CHANGE, FILL, Held, Verdict};
 use snip::model::{LinkState, Target};
 use snip::redis::client::Care;
 use support::client::{Client, request};
-use support::postgres::{Postgres, wait_until};
+use support::postgres::{Postgres, Setup, wait_until};
 use support::redis::Redis;
 use support::snip::{Launch, Snip, StoreKind};
 
@@ -102,6 +102,34 @@ fn what_one_instance_changes_the_others_follow_and_redis_shows() {
     let changed = Instant::now();
     clients.iter_mut().for_each(|client| leads_to(client, &code, "https://example.com/3"));
     assert!(changed.elapsed() < BOUND, "{:?}", changed.elapsed());
+}
+
+/// What is announced comes with the change, not from a question of its own.
+#[test]
+fn a_change_is_one_statement_for_the_store() {
+    let postgres = Postgres::start_with(&Setup { conf: "log_statement = all\n".into(), ..Setup::default() });
+    let redis = Redis::start();
+    let snip = launch(&postgres, &redis.url_unix());
+    trusts_redis(&snip);
+    let mut client = snip.client();
+    let (id, code) = client.shorten("https://example.com/1");
+    let key = format!("url:{code}");
+    assert!(location(&mut client, &code).is_some());
+    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("original_url")));
+    // The click is stored by then, too: nothing but the polls goes on behind.
+    client.get(&format!("/urls/{id}/stats")).expect(200);
+    let before = postgres.log().len();
+    client.put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2", "title": "t"}"#).expect(200);
+    client.delete(&format!("/urls/{id}")).expect(204);
+
+    // Further lines of a statement begin with a tab.
+    let log = postgres.log()[before..].replace("\n\t", " ");
+    let is_other =
+        |line: &&str| line.contains("execute ") && !line.contains("url_changes") && !line.contains("snapshot");
+    let asked: Vec<_> = log.lines().filter(is_other).collect();
+    assert!(asked.len() == 2 && asked.iter().all(|line| line.contains("UPDATE urls")), "{asked:#?}");
+    let held: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
+    assert_eq!(held, json!({"deleted": true, "url_id": id, "version": 3}), "and yet Redis knows all");
 }
 
 struct Deaf;
