@@ -393,7 +393,8 @@ fn one_instance_warms_the_others_up() {
     }
 }
 
-/// What the instance that warms up may take beyond the others: its full memory of links (16 MiB), and pages on their way.
+/// What the instance that warms up may take beyond the others: its full memory of links (16 MiB), and pages on their
+/// way.
 const WARM_UP_BYTES: u64 = 32 << 20;
 
 fn idle_of<'s>(snips: &'s [Snip], busy: &Snip) -> &'s Snip {

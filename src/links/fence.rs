@@ -9,8 +9,8 @@
 //! Redis has evicted or forgotten meanwhile (`docs/caching.md` has the proof):
 //! - **A fill** needs its own lease: it is written only over the very lease that was left before the store was asked.
 //!   Every change removes leases; so does all that Redis forgets.
-//! - **A change** replaces only an older version that is there. Where there is nothing it writes nothing, and a lease or
-//!   anything else it removes.
+//! - **A change** replaces only an older version that is there. Where there is nothing it writes nothing, and a lease
+//!   or anything else it removes.
 
 use std::borrow::Cow;
 

@@ -5,8 +5,9 @@
 //! (who asks for whom), [`coherence`] (what is believed when) — all pure, and shown together in `model_tests`; then
 //! `local` and `redis`, the two levels, `follow` and `warm`, their threads. `docs/caching.md` has the whole argument.
 //!
-//! Whoever changes a link says so here after the commit (`changed`); from then on no redirect that starts on this instance
-//! follows the old state. A question that was under way at that moment answers those who waited for it and fills nothing.
+//! Whoever changes a link says so here after the commit (`changed`); from then on no redirect that starts on this
+//! instance follows the old state. A question that was under way at that moment answers those who waited for it and
+//! fills nothing.
 
 pub mod board;
 pub mod coherence;

@@ -663,8 +663,8 @@ impl Input {
         self.start += bytes;
     }
 
-    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the buffer
-    /// grow for as long as it takes.
+    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the
+    /// buffer grow for as long as it takes.
     fn make_room(&mut self, message_bytes: usize) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;

@@ -1,5 +1,5 @@
-//! Opens a session: name, socket, TLS, log-in, scripts, subscription. Blocking, so for plain threads only; every wait is
-//! within one deadline. The open socket then goes to a coroutine (`conn`).
+//! Opens a session: name, socket, TLS, log-in, scripts, subscription. Blocking, so for plain threads only; every wait
+//! is within one deadline. The open socket then goes to a coroutine (`conn`).
 
 use std::time::Instant;
 

@@ -4,6 +4,7 @@
 //! Every call may be made from a coroutine or from a plain thread. It blocks its caller alone (never the worker), for
 //! [`crate::limits::STORE_DEADLINE`] at the most, and then says [`crate::error::StoreError::Unavailable`].
 
+mod lists;
 pub mod postgres;
 pub mod sqlite;
 
@@ -75,8 +76,8 @@ pub trait Store: ClickStore {
     /// What a redirect needs; `None` for an unknown or inactive code.
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>>;
     /// A part of the list of what changed lately: what is behind `after`, or from the beginning, which is at least
-    /// [`crate::limits::LINK_CHANGES_WINDOW`] ago. Every committed change is found by each reader that reads on from part
-    /// to part, whatever the order in which transactions commit. A new link is not a change.
+    /// [`crate::limits::LINK_CHANGES_WINDOW`] ago. Every committed change is found by each reader that reads on from
+    /// part to part, whatever the order in which transactions commit. A new link is not a change.
     fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes>;
     /// Drops what is older than [`crate::limits::LINK_CHANGES_KEPT`] from that list.
     fn forget_link_changes(&self) -> StoreResult<()>;

@@ -1,8 +1,9 @@
 //! The store in a PostgreSQL database: what production runs on, alone or several instances beside each other.
 //!
 //! Every method is one round trip on the shared connections, and every write one transaction: a single statement, or a
-//! batch that the server carries out as a whole. Only a data set (`load`) and an import that fills more than one message
-//! take several, on a connection of their own. `sql/postgres/` holds the statements, one a file, and the migrations.
+//! batch that the server carries out as a whole. Only a data set (`load`) and an import that fills more than one
+//! message take several, on a connection of their own. `sql/postgres/` holds the statements, one a file, and the
+//! migrations.
 
 mod queries;
 mod schema;
@@ -52,8 +53,8 @@ impl PostgresStore {
         Ok(store)
     }
 
-    /// As [`PostgresStore::open`], but a database that cannot be reached yet is waited for in the background: until it is
-    /// there and its tables are right, every call is `Unavailable`. An instance may thus start before its database.
+    /// As [`PostgresStore::open`], but a database that cannot be reached yet is waited for in the background: until it
+    /// is there and its tables are right, every call is `Unavailable`. An instance may thus start before its database.
     ///
     /// # Errors
     /// What waiting will not mend: tables of a newer version, for one.

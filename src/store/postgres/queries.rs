@@ -1,7 +1,7 @@
 //! The statements and what they read and write.
 //!
-//! Ids are 64 bits wide here and 32 in the contract's tables: PostgreSQL compares the two by the same indexes, so that an
-//! id too large to exist is found nowhere; what is read is widened by the statement.
+//! Ids are 64 bits wide here and 32 in the contract's tables: PostgreSQL compares the two by the same indexes, so that
+//! an id too large to exist is found nowhere; what is read is widened by the statement.
 
 use std::sync::LazyLock;
 
@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::pg::{self, Call, Lease, Pool, Row, Rows, Statement, ToSql, Type};
 use crate::store::SeedData;
+use crate::store::lists::{FILTERS_MARKER, combination, id_bounds, sql_offset};
 
 /// The text of a file in `sql/postgres/`.
 macro_rules! sql {
@@ -124,7 +125,6 @@ fn read_event(row: Row<'_>) -> pg::Result<Event> {
 
 // ---- Lists -----------------------------------------------------------------------------------------------------
 
-const FILTERS_MARKER: &str = "/* filters */";
 const PAGE_MARKER: &str = "/* page */";
 
 /// A list's statement with its markers replaced. Each combination is a statement of its own, so that each has its own
@@ -137,19 +137,6 @@ fn list(name: &'static str, sql: &str, filters: &str, page: &str, params: &'stat
 /// The inner limit of a page that skips no rows.
 fn longest_page() -> String {
     format!("LIMIT {PER_PAGE_MAX}")
-}
-
-/// The bounds of a list by id: the id that all rows are behind is the least.
-fn id_bounds(page: Page) -> (Id, i64) {
-    match page.start {
-        Start::Offset(rows) => (Id::MIN, sql_offset(rows)),
-        Start::AfterId(id) => (id, 0),
-    }
-}
-
-/// No list is longer than SQL can count.
-fn sql_offset(rows: u64) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 // ---- Store -----------------------------------------------------------------------------------------------------
@@ -293,12 +280,7 @@ static URLS_LIST: LazyLock<[Statement; 8]> = LazyLock::new(|| {
 });
 
 pub(super) fn urls_list(filter: UrlFilter, page: Page) -> &'static Statement {
-    &URLS_LIST[choice([filter.user_id.is_some(), filter.is_active.is_some(), id_bounds(page).1 > 0])]
-}
-
-/// The number whose bits these are, the first being the least.
-fn choice<const N: usize>(bits: [bool; N]) -> usize {
-    bits.iter().rev().fold(0, |number, &bit| number << 1 | usize::from(bit))
+    &URLS_LIST[combination([filter.user_id.is_some(), filter.is_active.is_some(), id_bounds(page).1 > 0])]
 }
 
 pub(super) fn urls(pool: &Pool, filter: UrlFilter, page: Page) -> StoreResult<Vec<ShortUrl>> {
@@ -449,7 +431,7 @@ pub(super) fn events_list(filter: &EventFilter, page: Page) -> &'static Statemen
         Start::Offset(_) => 1,
         Start::AfterId(_) => 2,
     };
-    &EVENTS_LIST[kind][choice([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
+    &EVENTS_LIST[kind][combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
 }
 
 /// Hands a list's statement and parameters over to `run`.

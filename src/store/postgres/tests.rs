@@ -317,7 +317,8 @@ fn lists_use_their_indexes_and_never_sort() {
                 user_id: (bits & 2 > 0).then_some(1),
                 event_type: (bits & 4 > 0).then(|| "created".into()),
             };
-            // To skip rows of an unknown number the server may choose to sort, and does so by what it knows at each call.
+            // To skip rows of an unknown number the server may choose to sort, and does so by what it knows at each
+            // call.
             if !skips {
                 check(queries::events_list(&filter, page), "1, 1, 'created', 70, 25, 0");
             }

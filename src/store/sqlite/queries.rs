@@ -1,4 +1,5 @@
-//! The statements and what they read and write. Each function is one job: it may fail half way, its savepoint undoes it.
+//! The statements and what they read and write. Each function is one job: it may fail half way, its savepoint undoes
+//! it.
 
 use std::sync::LazyLock;
 
@@ -15,6 +16,7 @@ use crate::model::{
     UserPatch,
 };
 use crate::store::SeedData;
+use crate::store::lists::{FILTERS_MARKER, combination, id_bounds, sql_offset};
 
 /// The text of a file in `sql/sqlite/`.
 macro_rules! sql {
@@ -88,19 +90,6 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-/// The bounds of a list by id: both kinds of start in one statement, the id that all rows are behind being the least.
-fn id_bounds(page: Page) -> (Id, i64) {
-    match page.start {
-        Start::Offset(rows) => (Id::MIN, sql_offset(rows)),
-        Start::AfterId(id) => (id, 0),
-    }
-}
-
-/// No list is longer than SQL can count.
-fn sql_offset(rows: u64) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
-}
-
 // ---- Store -----------------------------------------------------------------------------------------------------
 
 pub(super) fn health(db: &Connection) -> StoreResult<()> {
@@ -153,8 +142,6 @@ pub(super) fn import_users(db: &Connection, users: &[NewUser]) -> StoreResult<u6
 
 // ---- Short URLs ------------------------------------------------------------------------------------------------
 
-const FILTERS_MARKER: &str = "/* filters */";
-
 /// One statement for each combination of filters, so that each has its own plan: `?1 IS NULL OR user_id = ?1` would
 /// keep SQLite from using an index. The unary plus leaves a term to be checked row by row, where a more selective index
 /// is at hand: without statistics SQLite cannot know which that is.
@@ -171,7 +158,7 @@ static URLS_LIST: LazyLock<[String; 4]> = LazyLock::new(|| {
 });
 
 pub(super) fn urls_list(filter: UrlFilter) -> &'static str {
-    &URLS_LIST[usize::from(filter.user_id.is_some()) | usize::from(filter.is_active.is_some()) << 1]
+    &URLS_LIST[combination([filter.user_id.is_some(), filter.is_active.is_some()])]
 }
 
 pub(super) fn urls(db: &Connection, filter: UrlFilter, page: Page) -> StoreResult<Vec<ShortUrl>> {
@@ -302,8 +289,7 @@ static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
 });
 
 pub(super) fn events_list(filter: &EventFilter) -> &'static str {
-    let given = [filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()];
-    &EVENTS_LIST[given.iter().rev().fold(0, |combination, &given| combination << 1 | usize::from(given))]
+    &EVENTS_LIST[combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
 }
 
 /// Where a list that counts down begins: the row it is behind, and how many rows to leave out.
