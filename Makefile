@@ -13,7 +13,7 @@ test: setup lint ## install what tests need, lint, run every test (this is what 
 	cargo test
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
 
-test-long: ## the caches for a minute under load with Redis killed and started again, and a scan of a million codes
+test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links
 	SNIP_TEST_LONG=1 cargo test --test cache -- --nocapture
 
 ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told

@@ -35,8 +35,8 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line, the program's name first. An option where a command would stand belongs to `serve`.
     ///
-    /// The command is put in before clap reads: were the options of `serve` clap's own for the program as a whole, their
-    /// variables would be read for every command, and a bad one would count even under a flag.
+    /// The command is put in before clap reads: were the options of `serve` clap's own for the program as a whole,
+    /// their variables would be read for every command, and a bad one would count even under a flag.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
         let is_for_all = |first: &str| matches!(first, "-h" | "--help" | "-V" | "--version");

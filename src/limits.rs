@@ -111,7 +111,8 @@ pub const LINK_CHANGES_FORGET: Duration = Duration::from_secs(60);
 pub const REDIS_LINK_TTL: Duration = Duration::from_secs(600);
 /// The largest deviation from that.
 pub const REDIS_LINK_TTL_JITTER: Duration = Duration::from_secs(60);
-/// How long an instance that found nothing in Redis may take to ask the store and fill: longer than the store's deadline.
+/// How long an instance that found nothing in Redis may take to ask the store and fill: longer than the store's
+/// deadline.
 pub const REDIS_LEASE_TTL: Duration = Duration::from_secs(10);
 /// Bytes of a value in Redis; a longer one is garbage, and a longer link is not written.
 pub const CACHED_LINK_BYTES_MAX: usize = 64 * 1024;
@@ -133,20 +134,20 @@ pub const CLICKS_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const CLICKS_CLOSE_MIN: Duration = Duration::from_secs(2);
 /// The longest pause between two offers.
 pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
-/// While more than a batch waits, the shipper rests for this share of the time that its last batch took (one in so many),
-/// so that a store that comes back is not the backlog's alone.
+/// While more than a batch waits, the shipper rests for this share of the time that its last batch took (one in so
+/// many), so that a store that comes back is not the backlog's alone.
 pub const CLICKS_REST_SHARE: u32 = 4;
 /// The longest such rest.
 pub const CLICKS_REST_MAX: Duration = Duration::from_millis(50);
-/// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and touched
-/// of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
+/// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and
+/// touched of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of all segment files, when not configured. Past it clicks are shed: counted, not stored; redirects go on.
 pub const JOURNAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// The least that can be configured: a segment that is written, one ready, and two on their way to the store.
 pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_SEGMENT_BYTES;
-/// Bytes in front of the journal's end that are kept mapped and present, so that an append meets no page fault. Counts as
-/// resident memory; at 30,000 clicks/s it is a tenth of a second's worth or more.
+/// Bytes in front of the journal's end that are kept mapped and present, so that an append meets no page fault. Counts
+/// as resident memory; at 30,000 clicks/s it is a tenth of a second's worth or more.
 pub const JOURNAL_AHEAD_BYTES: usize = 512 * 1024;
 /// How often the journal's thread looks whether it must prepare something. It is not told: that would be a system call.
 pub const JOURNAL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -388,7 +389,8 @@ const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);
-const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2); // else it might never be met
+// Else it might never be met.
+const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2);
 const _: () = assert!(PG_CHUNK_BYTES * 4 <= PG_QUEUE_BYTES); // each row has some bytes beside its texts
 const _: () = assert!(PG_CONNECTIONS * PG_IN_FLIGHT_MAX >= 10_000); // what the client promises
 const _: () = assert!(REDIS_READ_BYTES <= REDIS_TURN_BYTES && REDIS_READ_BYTES <= REDIS_REPLY_BYTES_MAX);

@@ -3,10 +3,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use snip::limits::HEALTH_DEADLINE;
 use support::case::{Session, get, post};
 use support::client::Client;
-use support::snip::Snip;
+use support::postgres::{Postgres, wait_until};
+use support::snip::{Launch, Snip, StoreKind};
 
 #[test]
 fn health() {
@@ -17,6 +21,42 @@ fn health() {
         get("/livez").answers(200),
         get("/readyz").answers(200),
     ]);
+}
+
+/// On top of the deadline: what a busy machine may take.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// `/health` keeps its 200, whose body tells; `/readyz` sends clients elsewhere; both in time.
+#[track_caller]
+fn is_degraded(client: &mut Client, what: &str) {
+    let asked = Instant::now();
+    let health: Value = client.get("/health").expect(200).json();
+    assert_eq!(health, json!({"status": "degraded", "database": "disconnected"}), "{what}");
+    client.get("/readyz").expect(503);
+    assert!(asked.elapsed() < 2 * HEALTH_DEADLINE + SLACK, "{what}: {:?}", asked.elapsed());
+    client.get("/livez").expect(200);
+}
+
+fn is_well_again(client: &mut Client, what: &str) {
+    wait_until(what, || client.get("/readyz").status == 200);
+    let health: Value = client.get("/health").expect(200).json();
+    assert_eq!(health, json!({"status": "ok", "database": "connected"}), "{what}");
+}
+
+#[test]
+fn health_is_degraded_while_the_database_is_away() {
+    let mut postgres = Postgres::start();
+    let snip = Launch::on(StoreKind::Sqlite).arg("--database-url").arg(postgres.url()).start();
+    let mut client = snip.client();
+    is_well_again(&mut client, "at first");
+    postgres.sigstop();
+    is_degraded(&mut client, "frozen");
+    postgres.sigcont();
+    is_well_again(&mut client, "it runs on");
+    postgres.stop_kill9();
+    is_degraded(&mut client, "killed");
+    postgres.restart();
+    is_well_again(&mut client, "it was started again");
 }
 
 /// The samples of a page in Prometheus's text format, by `name{labels}`.

@@ -6,9 +6,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use snip::limits::SHORT_CODE_TRIES;
 use support::case::{Case, Session, delete, get, is_code, post, put};
 use support::command::eventually;
-use support::snip::Snip;
+use support::postgres::Postgres;
+use support::snip::{Launch, Snip, StoreKind};
 
 const INVALID: &str = "A valid HTTP or HTTPS URL is required";
 const TARGET: &str = "https://example.com/";
@@ -471,4 +473,26 @@ fn events_of_a_url_are_a_list_with_pages() {
         get("/urls/1/events?after_id=1").gives(200, "[]"),
     ];
     check(events.chain(pages));
+}
+
+/// Whatever code is made up, a trigger makes it one that is taken.
+#[test]
+fn codes_that_are_all_taken_are_an_error() {
+    let postgres = Postgres::start();
+    let snip = Launch::on(StoreKind::Sqlite).arg("--database-url").arg(postgres.url()).start();
+    postgres.psql(
+        "INSERT INTO urls (short_code, original_url) VALUES ('taken', 'https://example.com/');
+         CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN NEW.short_code := 'taken'; RETURN NEW; END $$;
+         CREATE TRIGGER take BEFORE INSERT ON urls FOR EACH ROW EXECUTE FUNCTION take()",
+    );
+    let mut session = Session::new(&snip);
+    let create = || post("/urls", r#"{"url": "https://example.com/"}"#);
+    session.check(&create().gives(500, r#"{"error": "Failed to generate unique short code"}"#));
+    // Each try takes an id.
+    let tries = postgres.psql("SELECT last_value - 1 FROM urls_id_seq");
+    assert_eq!(tries, SHORT_CODE_TRIES.to_string());
+    assert_eq!(postgres.psql("SELECT (SELECT count(*) FROM urls), (SELECT count(*) FROM events)"), "1|0");
+    postgres.psql("DROP TRIGGER take ON urls");
+    session.check(&create().answers(201));
 }

@@ -1,4 +1,5 @@
-//! The Redis client against the server itself: log-in, pipelining, scripts, messages, and the ways in which caches fail.
+//! The Redis client against the server itself: log-in, pipelining, scripts, messages, and the ways in which caches
+//! fail.
 //!
 //! Upper bounds of times are generous: they tell a wait that ends from one that does not.
 

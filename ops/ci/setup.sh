@@ -26,6 +26,7 @@ missing_packages() {
     have wrk || echo wrk
     have node || echo nodejs
     have python3 || echo python3
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv # load tests install Python packages into folders
     have_requests || echo python3-requests
     have valgrind || echo valgrind
     have nginx || echo nginx-light

@@ -1,3 +1,3 @@
-SELECT id::bigint, user_id::bigint, short_code, original_url, title, is_active, created_at, updated_at
+SELECT id::bigint, user_id::bigint, short_code, original_url, title, is_active, created_at, updated_at, version
 FROM urls
 WHERE id = $1

@@ -7,11 +7,11 @@ WITH url AS (
         is_active = coalesce($5, is_active),
         updated_at = $6
     WHERE id = $1
-    RETURNING id, user_id, short_code, original_url, title, is_active, created_at, updated_at
+    RETURNING id, user_id, short_code, original_url, title, is_active, created_at, updated_at, version
 ), event AS (
     INSERT INTO events (url_id, user_id, event_type, timestamp, details)
     SELECT id, user_id, $7, $6, details
     FROM url, unnest($8) WITH ORDINALITY AS new (details, place)
     ORDER BY place
 )
-SELECT id::bigint, user_id::bigint, short_code, original_url, title, is_active, created_at, updated_at FROM url
+SELECT id::bigint, user_id::bigint, short_code, original_url, title, is_active, created_at, updated_at, version FROM url

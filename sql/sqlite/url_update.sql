@@ -7,4 +7,4 @@ SET
     updated_at = ?6,
     version = version + 1
 WHERE id = ?1
-RETURNING id, user_id, short_code, original_url, title, is_active, created_at, updated_at
+RETURNING id, user_id, short_code, original_url, title, is_active, created_at, updated_at, version

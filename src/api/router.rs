@@ -37,13 +37,13 @@ pub fn route(path: &str) -> Route<'_> {
     };
     // The hot path: one segment without an escape.
     if !rest.contains(['/', '%']) {
-        return one_segment(rest);
+        return one_segment(rest.into());
     }
     if rest.contains('%') { decoded(rest) } else { segments(rest) }
 }
 
-fn one_segment(segment: &str) -> Route<'_> {
-    match segment {
+fn one_segment(segment: Cow<'_, str>) -> Route<'_> {
+    match &*segment {
         "" => Route::NotFound,
         "health" => Route::Health,
         "livez" => Route::Livez,
@@ -52,30 +52,14 @@ fn one_segment(segment: &str) -> Route<'_> {
         "users" => Route::Users,
         "urls" => Route::Urls,
         "events" => Route::Events,
-        code => Route::Code(Cow::Borrowed(code)),
+        _ => Route::Code(segment),
     }
 }
 
 /// A decoded `%2F` separates segments as a plain slash does; what is not UTF-8 is no code that exists.
-fn decoded(rest: &str) -> Route<'static> {
+fn decoded(rest: &str) -> Route<'_> {
     let path = percent_decode_str(rest).decode_utf8_lossy();
-    let route = if path.contains('/') { segments(&path) } else { one_segment(&path) };
-    match route {
-        Route::Code(code) => Route::Code(Cow::Owned(code.into_owned())),
-        Route::Health => Route::Health,
-        Route::Livez => Route::Livez,
-        Route::Readyz => Route::Readyz,
-        Route::Metrics => Route::Metrics,
-        Route::Users => Route::Users,
-        Route::UsersBulk => Route::UsersBulk,
-        Route::User(id) => Route::User(id),
-        Route::Urls => Route::Urls,
-        Route::Url(id) => Route::Url(id),
-        Route::UrlStats(id) => Route::UrlStats(id),
-        Route::UrlEvents(id) => Route::UrlEvents(id),
-        Route::Events => Route::Events,
-        Route::Server | Route::NotFound => Route::NotFound,
-    }
+    if path.contains('/') { segments(&path) } else { one_segment(path) }
 }
 
 fn segments(rest: &str) -> Route<'static> {

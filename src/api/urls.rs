@@ -60,15 +60,15 @@ impl Api {
 
     pub(super) fn update_url(&self, id: Id, request: &Request<'_>, response: &mut Response<'_>) -> Handled {
         let patch = url_patch(&body_object(request)?)?;
-        let url = self.store.update_url(id, patch)?.ok_or(reply::URL_NOT_FOUND)?;
-        self.links.changed(&url.short_code);
-        reply::ok(response, |out| json::write_url(out, &url));
+        let changed = self.store.update_url(id, patch)?.ok_or(reply::URL_NOT_FOUND)?;
+        self.links.changed(&changed);
+        reply::ok(response, |out| json::write_url(out, &changed.url));
         Ok(())
     }
 
     pub(super) fn delete_url(&self, id: Id, response: &mut Response<'_>) -> Handled {
-        let code = self.store.delete_url(id)?.ok_or(reply::URL_NOT_FOUND)?;
-        self.links.changed(&code);
+        let changed = self.store.delete_url(id)?.ok_or(reply::URL_NOT_FOUND)?;
+        self.links.changed(&changed);
         reply::no_content(response);
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! When Redis is believed, and how long this instance's own memory is. Pure: time comes in as an argument.
 //!
-//! The store keeps a list of what changed lately. Every instance reads on in it once a second ([`Poll`]), removes what it
-//! finds there from its own memory, and sees to it that Redis holds nothing older. So a change whose announcement was
-//! lost, whoever lost it, is known everywhere after the next poll. After anything that may have put old values back into
-//! Redis, or kept a change out of it, Redis is not believed until a poll has gone through all of the list that is young
-//! enough to matter.
+//! The store keeps a list of what changed lately. Every instance reads on in it once a second ([`Poll`]), removes what
+//! it finds there from its own memory, and sees to it that Redis holds nothing older. So a change whose announcement
+//! was lost, whoever lost it, is known everywhere after the next poll. After anything that may have put old values back
+//! into Redis, or kept a change out of it, Redis is not believed until a poll has gone through all of the list that is
+//! young enough to matter.
 
 use std::time::Instant;
 

@@ -9,8 +9,8 @@
 //! Redis has evicted or forgotten meanwhile (`docs/caching.md` has the proof):
 //! - **A fill** needs its own lease: it is written only over the very lease that was left before the store was asked.
 //!   Every change removes leases; so does all that Redis forgets.
-//! - **A change** replaces only an older version that is there. Where there is nothing it writes nothing, and a lease or
-//!   anything else it removes.
+//! - **A change** replaces only an older version that is there. Where there is nothing it writes nothing, and a lease
+//!   or anything else it removes.
 
 use std::borrow::Cow;
 
@@ -118,7 +118,7 @@ pub fn link_json(target: &Target) -> String {
     to_json(&LinkJson { original_url, url_id, user_id, version })
 }
 
-/// The JSON of what the store has for a code.
+/// The JSON of a state.
 pub fn state_json(state: &LinkState) -> String {
     match &state.target {
         Some(target) => link_json(target),

@@ -5,8 +5,9 @@
 //! (who asks for whom), [`coherence`] (what is believed when) — all pure, and shown together in `model_tests`; then
 //! `local` and `redis`, the two levels, `follow` and `warm`, their threads. `docs/caching.md` has the whole argument.
 //!
-//! Whoever changes a link says so here after the commit (`changed`); from then on no redirect that starts on this instance
-//! follows the old state. A question that was under way at that moment answers those who waited for it and fills nothing.
+//! Whoever changes a link says so here after the commit (`changed`); from then on no redirect that starts on this
+//! instance follows the old state. A question that was under way at that moment answers those who waited for it and
+//! fills nothing.
 
 pub mod board;
 pub mod coherence;
@@ -34,7 +35,7 @@ use redis::Level2;
 
 use crate::error::{StoreError, StoreResult};
 use crate::limits::{LINK_TTL, LINK_TTL_ATTESTED, STORE_DEADLINE};
-use crate::model::Version;
+use crate::model::{ChangedUrl, Version};
 use crate::redis::{Config, Events, Stats as RedisStats};
 use crate::runtime::{Filler, slot};
 use crate::store::Store;
@@ -199,14 +200,11 @@ impl Links {
     }
 
     /// Makes a change known. To be called after the commit, before the answer.
-    pub fn changed(&self, code: &str) {
-        let links = &*self.inner;
+    pub fn changed(&self, changed: &ChangedUrl) {
+        let (links, code) = (&*self.inner, &changed.url.short_code);
         links.forget(code);
         let Some(redis) = links.redis.get() else { return };
-        // What there is now; it may be newer than what the caller did. A store that does not say leaves us with less
-        // than we need to write a value, and with all that we need to remove one.
-        let state = links.store.link_state(code).ok().flatten();
-        redis.change(code, state.as_ref());
+        redis.change(code, &changed.link_state());
         // Whoever asked Redis before the change got there has brought back the old state.
         links.forget(code);
     }

@@ -87,8 +87,7 @@ impl Level2 {
 
     /// Writes a link over the lease that was left for it, if that is still there. Does not wait.
     pub fn fill(&self, code: &str, lease: &str, target: &Target) {
-        let value = fence::link_json(target);
-        if value.len() <= CACHED_LINK_BYTES_MAX {
+        if let Some(value) = cacheable(fence::link_json(target)) {
             self.client.script_unheard(&FILL, &key(code), &fill_args(lease, &value));
         }
     }
@@ -96,18 +95,19 @@ impl Level2 {
     /// The same for many; gives how many were written.
     pub fn fill_many<'c>(&self, fills: impl Iterator<Item = (&'c str, &'c str, &'c Target)>) -> Option<usize> {
         let calls: Vec<_> = fills
-            .map(|(code, lease, target)| (key(code), fill_args(lease, &fence::link_json(target)).to_vec()))
+            .filter_map(|(code, lease, target)| {
+                let value = cacheable(fence::link_json(target))?;
+                Some((key(code), fill_args(lease, &value).to_vec()))
+            })
             .collect();
         let answers = self.client.script_batch(&FILL, &calls).ok()?;
         Some(answers.iter().filter(|answer| matches!(answer, Ok(Value::Int(1)))).count())
     }
 
     /// Makes a change known: to Redis, and through it to the other instances. Waits for it, within the deadline.
-    pub fn change(&self, code: &str, state: Option<&LinkState>) {
-        // Whoever does not know what there is now removes whatever was.
-        let version = state.map_or(Version::MAX, |state| state.version);
-        let value = state.map(fence::state_json).filter(|value| value.len() <= CACHED_LINK_BYTES_MAX);
-        let args = self.change_args(code, version, value.as_deref().unwrap_or_default());
+    pub fn change(&self, code: &str, state: &LinkState) {
+        let value = cacheable(fence::state_json(state)).unwrap_or_default();
+        let args = self.change_args(code, state.version, &value);
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         // Refused or lost, the events hear of it.
         let _ = self.client.script(&CHANGE, &key(code), &args, Care::Sure);
@@ -147,6 +147,11 @@ impl Level2 {
 pub(super) fn read_message(text: &[u8]) -> Option<(&str, Version)> {
     let (code, version) = std::str::from_utf8(text).ok()?.rsplit_once(' ')?;
     Some((code, version.parse().ok()?))
+}
+
+/// A value, unless it is too long to be read.
+fn cacheable(value: String) -> Option<String> {
+    (value.len() <= CACHED_LINK_BYTES_MAX).then_some(value)
 }
 
 fn key(code: &str) -> String {

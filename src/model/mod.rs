@@ -13,7 +13,8 @@ pub use event::{Click, Event, EventFilter, EventType, NewEvent};
 pub use journal::{JournalId, JournalStep};
 pub use timestamp::Timestamp;
 pub use url::{
-    ChangeCursor, Changes, LinkChange, LinkState, NewUrl, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, Version,
+    ChangeCursor, ChangedUrl, Changes, LinkChange, LinkState, NewUrl, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats,
+    Version,
 };
 pub use user::{NewUser, User, UserPatch};
 

@@ -26,7 +26,8 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads `YYYY-MM-DD HH:MM:SS`, with `T` or a space between and up to six digits of fraction; `None` for anything else.
+    /// Reads `YYYY-MM-DD HH:MM:SS`, with `T` or a space between and up to six digits of fraction; `None` for anything
+    /// else.
     pub fn parse(text: &str) -> Option<Self> {
         let civil: DateTime = text.trim().parse().ok()?;
         let instant = Offset::UTC.to_timestamp(civil).ok()?;

@@ -124,12 +124,31 @@ pub struct UrlStats {
     pub redirect_count: i64,
 }
 
-/// What the store has for a short code, whether or not it can be followed.
+/// A short URL as a change left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedUrl {
+    /// The short URL.
+    pub url: ShortUrl,
+    /// The number of this state.
+    pub version: Version,
+}
+
+impl ChangedUrl {
+    /// What a redirect can see of it.
+    pub fn link_state(&self) -> LinkState {
+        let (url, version) = (&self.url, self.version);
+        let (url_id, user_id) = (url.id, url.user_id);
+        let target = Target { url_id, user_id, version, original_url: url.original_url.clone() };
+        LinkState { url_id, version, target: url.is_active.then_some(target) }
+    }
+}
+
+/// A state of a link, whether or not it can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
     /// The short URL's primary key.
     pub url_id: Id,
-    /// The present state.
+    /// The number of this state.
     pub version: Version,
     /// Where it leads; `None` when it is inactive.
     pub target: Option<Target>,

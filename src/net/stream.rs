@@ -132,12 +132,12 @@ impl Stream {
 }
 
 /// Writes what a socket without TLS takes.
-pub(crate) fn write_plain(mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+fn write_plain(mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     socket.write(bytes)
 }
 
 /// Encrypts what TLS has room for and writes what it has encrypted; gives the number of bytes that TLS took.
-pub(crate) fn write_tls(tls: &mut ClientConnection, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+fn write_tls(tls: &mut ClientConnection, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let taken = if bytes.is_empty() { 0 } else { tls.writer().write(bytes)? };
     match tls.write_tls(&mut socket) {
         Ok(_) => Ok(taken),

@@ -5,7 +5,7 @@
 //! coroutines or plain threads. The coroutine parks only in `wait_io`, and is woken by the socket or by a caller.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use may::io::{CoIo, WaitIo, WaitIoWaker};
-use rustls::ClientConnection;
 use smallvec::SmallVec;
 use socket2::Socket;
 
@@ -24,7 +23,7 @@ use super::expect::{Broken, Expected, Finished, Outcome, Part, Pending, Prepared
 use super::statement::Call;
 use super::wire::{self, Next, Status};
 use crate::limits;
-use crate::net::stream::{write_plain, write_tls};
+use crate::net::stream::{Got, Stream};
 use crate::runtime::{self, Filler, Slot, slot};
 
 /// What the caller of a batch is told.
@@ -400,29 +399,21 @@ fn write_call(part: &Part, call: &Call<'_>, out: &mut BytesMut) -> Result<()> {
 
 // ---- The coroutine ---------------------------------------------------------------------------------------------
 
-/// Events as epoll reports them (epoll_ctl(2)).
-mod event {
-    pub const IN: usize = 0x1;
-    pub const OUT: usize = 0x4;
-    pub const ERR: usize = 0x8;
-    pub const HUP: usize = 0x10;
-    pub const RDHUP: usize = 0x2000;
-}
-
 /// The body of the coroutine.
 fn drive(conn: Arc<Conn>, session: Session, ended: Filler<()>) {
     let Session { socket, tls, unread, .. } = session;
+    let stream = Stream::new(tls);
     // Registered here, on the worker's thread, as sockets are also closed here: a number that is closed and given out
     // again between the closing and the deregistration would lose its registration.
     let io = match CoIo::new(socket) {
         Ok(io) => io,
         Err(error) => {
             let why = Error::unsent(error.to_string());
-            return drop(Driver::new(conn, tls, unread, Some(why)));
+            return drop(Driver::new(conn, stream, unread, Some(why)));
         }
     };
     let _ = conn.waker.set(io.waker());
-    let mut driver = Driver::new(conn, tls, unread, None);
+    let mut driver = Driver::new(conn, stream, unread, None);
     let why = driver.run(&io);
     driver.say_goodbye(&io);
     driver.why = Some(why);
@@ -435,7 +426,7 @@ fn drive(conn: Arc<Conn>, session: Session, ended: Filler<()>) {
 /// The coroutine's side of a session. Dropped, it fails whoever still waits.
 struct Driver {
     conn: Arc<Conn>,
-    tls: Option<Box<ClientConnection>>,
+    stream: Stream,
     expected: Expected<Waiter>,
     input: Input,
     /// What is being written; its front is what the kernel has not taken.
@@ -444,27 +435,19 @@ struct Driver {
     lot_bytes: usize,
     /// Bytes handed over to the kernel (or to TLS) since the beginning.
     sent_bytes: u64,
-    /// Edges seen: the socket may have bytes, may take bytes. Only a system call that would block unsets them.
-    readable: bool,
-    writable: bool,
-    /// The peer has closed: no further edge will come, so read to the very end.
-    hung_up: bool,
     why: Option<Error>,
 }
 
 impl Driver {
-    fn new(conn: Arc<Conn>, tls: Option<Box<ClientConnection>>, unread: Vec<u8>, why: Option<Error>) -> Self {
+    fn new(conn: Arc<Conn>, stream: Stream, unread: Vec<u8>, why: Option<Error>) -> Self {
         Self {
             conn,
-            tls,
+            stream,
             expected: Expected::new(),
             input: Input::new(unread),
             writing: BytesMut::new(),
             lot_bytes: 0,
             sent_bytes: 0,
-            readable: true,
-            writable: true,
-            hung_up: false,
             why,
         }
     }
@@ -472,7 +455,7 @@ impl Driver {
     /// Writes and reads until the session is over; says why.
     fn run(&mut self, io: &CoIo<Socket>) -> Error {
         // What came together with the end of the start-up.
-        if let Err(why) = self.take_frames().and_then(|()| self.take_decrypted()) {
+        if let Err(why) = self.take_frames() {
             return why;
         }
         loop {
@@ -485,16 +468,13 @@ impl Driver {
     /// One round: write what there is, read what there is, wait.
     fn turn(&mut self, io: &CoIo<Socket>) -> Result<()> {
         self.take_requests()?;
-        self.write(io.inner()).map_err(|error| broken("writing", &error))?;
+        self.write(io.inner())?;
         if self.read(io.inner())? == Reading::More {
             runtime::yield_to_reactor();
             return Ok(());
         }
         if self.may_wait() {
-            let flags = io.wait_io();
-            self.readable |= flags & (event::IN | event::ERR | event::HUP | event::RDHUP) != 0;
-            self.writable |= flags & (event::OUT | event::ERR | event::HUP) != 0;
-            self.hung_up |= flags & (event::ERR | event::HUP | event::RDHUP) != 0;
+            self.stream.note(io.wait_io());
         }
         Ok(())
     }
@@ -525,13 +505,13 @@ impl Driver {
     }
 
     fn has_output(&self) -> bool {
-        !self.writing.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        !self.writing.is_empty() || self.stream.holds_output()
     }
 
     /// Whether there is nothing to do but wait for the socket or for callers.
     fn may_wait(&self) -> bool {
         let has_output = self.has_output();
-        if has_output && self.writable {
+        if has_output && self.stream.is_writable() {
             return false;
         }
         let mut queue = self.conn.lock();
@@ -544,21 +524,11 @@ impl Driver {
         true
     }
 
-    fn write(&mut self, socket: &Socket) -> io::Result<()> {
-        while self.writable && self.has_output() {
-            let sent = match &mut self.tls {
-                None => write_plain(socket, &self.writing),
-                Some(tls) => write_tls(tls, socket, &self.writing),
-            };
-            match sent {
-                Ok(sent) => {
-                    self.writing.advance(sent);
-                    self.sent_bytes += sent as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    fn write(&mut self, socket: &Socket) -> Result<()> {
+        while self.stream.is_writable() && self.has_output() {
+            let sent = self.stream.write(socket, &self.writing).map_err(|error| broken("writing", &error))?;
+            self.writing.advance(sent);
+            self.sent_bytes += sent as u64;
         }
         if self.writing.is_empty() && self.lot_bytes > limits::PG_WRITE_KEEP_BYTES {
             self.writing = BytesMut::new();
@@ -570,62 +540,18 @@ impl Driver {
     /// Reads what the socket has, up to a turn's share, and hands the replies out.
     fn read(&mut self, socket: &Socket) -> Result<Reading> {
         let mut turn_bytes = 0;
-        while self.readable {
-            if turn_bytes >= limits::PG_TURN_BYTES {
-                return Ok(Reading::More);
-            }
-            let read = match &mut self.tls {
-                None => self.read_plain(socket),
-                Some(_) => self.read_tls(socket),
-            };
-            match read {
-                Ok(read) => turn_bytes += read,
-                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(ReadError::Io(error)) => return Err(broken("reading", &error)),
-                Err(ReadError::Over(why)) => return Err(why),
+        while turn_bytes < limits::PG_TURN_BYTES {
+            match self.stream.read(socket, self.input.spare()).map_err(|error| broken("reading", &error))? {
+                Got::Bytes(bytes) => {
+                    turn_bytes += bytes;
+                    self.input.filled(bytes);
+                    self.take_frames()?;
+                }
+                Got::Nothing => return Ok(Reading::Drained),
+                Got::End => return Err(Error::unsent("the server closed the connection")),
             }
         }
-        Ok(Reading::Drained)
-    }
-
-    fn read_plain(&mut self, mut socket: &Socket) -> std::result::Result<usize, ReadError> {
-        let spare = self.input.spare();
-        let asked = spare.len();
-        let read = socket.read(spare)?;
-        if read == 0 {
-            return Err(ReadError::Over(closed_by_server()));
-        }
-        // Less than was asked for: the socket is drained (epoll(7)), unless the end of the stream follows.
-        self.readable = read == asked || self.hung_up;
-        self.input.filled(read);
-        self.take_frames()?;
-        Ok(read)
-    }
-
-    fn read_tls(&mut self, mut socket: &Socket) -> std::result::Result<usize, ReadError> {
-        let tls = self.tls.as_mut().ok_or_else(closed_by_server)?;
-        let read = tls.read_tls(&mut socket)?;
-        if read == 0 {
-            return Err(ReadError::Over(closed_by_server()));
-        }
-        tls.process_new_packets().map_err(|error| Error::protocol(format!("TLS: {error}")))?;
-        self.take_decrypted()?;
-        Ok(read)
-    }
-
-    /// Moves what TLS has decrypted to the input, and hands the replies out.
-    fn take_decrypted(&mut self) -> Result<()> {
-        loop {
-            let Some(tls) = &mut self.tls else { return Ok(()) };
-            match tls.reader().read(self.input.spare()) {
-                Ok(0) => return Err(closed_by_server()),
-                Ok(read) => self.input.filled(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(broken("reading", &error)),
-            }
-            self.take_frames()?;
-        }
+        Ok(Reading::More)
     }
 
     /// Handles all whole messages of the input.
@@ -649,7 +575,7 @@ impl Driver {
 
     /// Tells the server that the session ends, if the socket takes it without waiting.
     fn say_goodbye(&mut self, io: &CoIo<Socket>) {
-        if !self.has_output() && self.expected.len() == 0 && !self.hung_up {
+        if !self.has_output() && self.expected.len() == 0 {
             postgres_protocol::message::frontend::terminate(&mut self.writing);
             let _ = self.write(io.inner());
         }
@@ -661,23 +587,6 @@ impl Driver {
 enum Reading {
     Drained,
     More,
-}
-
-enum ReadError {
-    Io(io::Error),
-    Over(Error),
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<Error> for ReadError {
-    fn from(why: Error) -> Self {
-        Self::Over(why)
-    }
 }
 
 impl From<Broken> for Error {
@@ -718,10 +627,6 @@ fn told(why: &Error, maybe_sent: bool) -> Error {
     }
 }
 
-fn closed_by_server() -> Error {
-    Error::unsent("the server closed the connection")
-}
-
 fn broken(what: &str, error: &io::Error) -> Error {
     Error::unsent(format!("{what}: {error}"))
 }
@@ -758,8 +663,8 @@ impl Input {
         self.start += bytes;
     }
 
-    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the buffer
-    /// grow for as long as it takes.
+    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the
+    /// buffer grow for as long as it takes.
     fn make_room(&mut self, message_bytes: usize) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;

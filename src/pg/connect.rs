@@ -1,7 +1,7 @@
 //! Opens a session: name, socket, TLS, start-up, password. Blocking, so for plain threads only; every wait is within
 //! one deadline. The open socket then goes to a coroutine (`conn`).
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ use super::error::{Error, Result};
 use super::tls;
 use super::wire::{self, Body, Fault, Next, tag};
 use crate::limits;
-use crate::net::{self, Timed};
+use crate::net;
 
 /// What a cancel request needs to name a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,8 @@ pub(super) fn open(config: &Config) -> Result<Session> {
     opening.send(&hello)?;
     opening.log_in(config)?;
     let key = opening.await_ready()?;
-    Ok(Session { socket: opening.socket, tls: opening.tls, key, unread: opening.buffer })
+    let net::Opening { socket, tls, unread, .. } = opening.connection;
+    Ok(Session { socket, tls, key, unread })
 }
 
 /// Asks the server to cancel what the session is doing. Returns once the server has passed the request on.
@@ -58,18 +59,13 @@ pub(super) fn cancel(config: &Config, key: CancelKey, limit: Duration) -> Result
     frontend::cancel_request(key.process, key.secret, &mut request);
     opening.send(&request)?;
     // The server never answers; it closes the connection when it has signaled the session.
-    match opening.read_some() {
-        Err(Error::Unavailable { .. }) | Ok(()) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let _ = opening.connection.read_some();
+    Ok(())
 }
 
 /// A connection that is not a session yet.
 struct Opening {
-    socket: Socket,
-    tls: Option<Box<ClientConnection>>,
-    deadline: Instant,
-    buffer: Vec<u8>,
+    connection: net::Opening,
     messages: usize,
 }
 
@@ -87,24 +83,22 @@ impl Opening {
                 _ => Err(Error::config("the server does not offer TLS, which sslmode asks for")),
             };
         }
-        match opening.start_tls(tls::client(config.ssl_mode, &config.ssl_root, host)?) {
+        let client = tls::client(config.ssl_mode, &config.ssl_root, host)?;
+        match opening.connection.start_tls(client) {
             Ok(()) => Ok(opening),
             // As libpq does: preferred is not required.
             Err(_) if config.ssl_mode == SslMode::Prefer => Self::plain(config, deadline),
-            Err(error) => Err(error),
+            Err(why) => Err(Error::unsent(why)),
         }
     }
 
     fn plain(config: &Config, deadline: Instant) -> Result<Self> {
-        let socket = match (&config.host, config.socket_path()) {
-            (_, Some(path)) => net::connect_unix(&path, deadline)
-                .map_err(|error| Error::unsent(format!("{}: {error}", path.display())))?,
-            (Host::Tcp(host), None) => {
-                net::connect_tcp(host, config.port, deadline).map_err(|error| Error::unsent(error.to_string()))?
-            }
+        let connection = match (&config.host, config.socket_path()) {
+            (_, Some(path)) => net::Opening::unix(&path, deadline),
+            (Host::Tcp(host), None) => net::Opening::tcp(host, config.port, deadline),
             (Host::Unix(_), None) => return Err(Error::config("a unix socket without a path")),
         };
-        Ok(Self { socket, tls: None, deadline, buffer: Vec::new(), messages: 0 })
+        Ok(Self { connection: connection.map_err(Error::unsent)?, messages: 0 })
     }
 
     fn offers_tls(&mut self) -> Result<bool> {
@@ -112,67 +106,28 @@ impl Opening {
         frontend::ssl_request(&mut request);
         self.send(&request)?;
         // Exactly one byte: whatever follows it in clear must not be taken for a part of the session (CVE-2021-23222).
-        let mut answer = [0];
-        self.timed().read_exact(&mut answer).map_err(|error| unreachable(&error))?;
-        match answer {
-            [b'S'] => Ok(true),
-            [b'N'] => Ok(false),
-            [other] => Err(Fault::new(format!("the answer to a request for TLS is {:?}", char::from(other))).into()),
+        match self.connection.read_byte().map_err(Error::unsent)? {
+            b'S' => Ok(true),
+            b'N' => Ok(false),
+            other => Err(Fault::new(format!("the answer to a request for TLS is {:?}", char::from(other))).into()),
         }
-    }
-
-    fn start_tls(&mut self, mut client: ClientConnection) -> Result<()> {
-        let mut timed = self.timed();
-        while client.is_handshaking() {
-            client.complete_io(&mut timed).map_err(|error| Error::unsent(format!("TLS: {error}")))?;
-        }
-        self.tls = Some(Box::new(client));
-        Ok(())
-    }
-
-    fn timed(&self) -> Timed<'_> {
-        Timed { socket: &self.socket, deadline: self.deadline }
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
-        let sent = match &mut self.tls {
-            None => timed.write_all(bytes),
-            Some(tls) => {
-                let mut stream = rustls::Stream::new(tls.as_mut(), &mut timed);
-                stream.write_all(bytes).and_then(|()| stream.flush())
-            }
-        };
-        sent.map_err(|error| unreachable(&error))
-    }
-
-    fn read_some(&mut self) -> Result<()> {
-        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
-        let mut chunk = [0; 4096];
-        let read = match &mut self.tls {
-            None => timed.read(&mut chunk),
-            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut timed).read(&mut chunk),
-        };
-        match read.map_err(|error| unreachable(&error))? {
-            0 => Err(Error::unsent("the server closed the connection")),
-            read => {
-                self.buffer.extend_from_slice(&chunk[..read]);
-                Ok(())
-            }
-        }
+        self.connection.send(bytes).map_err(Error::unsent)
     }
 
     /// The next message that matters now. Errors of the server become errors here.
     fn next_message(&mut self) -> Result<(u8, Vec<u8>)> {
         loop {
-            let (tag, body, used) = match wire::next_frame(&self.buffer)? {
+            let (tag, body, used) = match wire::next_frame(&self.connection.unread)? {
                 Next::Frame(frame, used) => (frame.tag, frame.body.to_vec(), used),
                 Next::Needs(_) => {
-                    self.read_some()?;
+                    self.connection.read_some().map_err(Error::unsent)?;
                     continue;
                 }
             };
-            self.buffer.drain(..used);
+            self.connection.unread.drain(..used);
             self.messages += 1;
             if self.messages > limits::PG_STARTUP_MESSAGES_MAX {
                 return Err(Fault::new("the session does not begin").into());
@@ -291,16 +246,5 @@ fn check_rounds(challenge: &[u8]) -> Result<()> {
     match rounds {
         Some(1..=limits::PG_SCRAM_ROUNDS_MAX) => Ok(()),
         _ => Err(Fault::new("the number of rounds of password hashing is out of bounds").into()),
-    }
-}
-
-fn unreachable(error: &io::Error) -> Error {
-    match error.kind() {
-        // A read that times out says WouldBlock.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Error::unsent("the server did not answer in time while connecting")
-        }
-        io::ErrorKind::UnexpectedEof => Error::unsent("the server closed the connection while connecting"),
-        _ => Error::unsent(format!("while connecting: {error}")),
     }
 }

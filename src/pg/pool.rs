@@ -2,8 +2,8 @@
 //! of several round trips.
 //!
 //! Callers are coroutines or plain threads. No call waits past its deadline: while there is no connection it fails at
-//! once (or, if the first try to connect is still under way, when that has failed), and a caller whose time is up leaves
-//! without its answer.
+//! once (or, if the first try to connect is still under way, when that has failed), and a caller whose time is up
+//! leaves without its answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,8 +22,8 @@ use super::statement::{Call, Statement};
 use crate::limits;
 use crate::runtime::{self, Empty, Filler, Slot, slot};
 
-/// How often a request is sent at the most. The last try relies on nothing prepared: of many callers who share a statement
-/// that cannot be prepared, one alone hears why, and the others that it is not prepared, again and again.
+/// How often a request is sent at the most. The last try relies on nothing prepared: of many callers who share a
+/// statement that cannot be prepared, one alone hears why, and the others that it is not prepared, again and again.
 const TRIES: usize = 3;
 /// A connection that breaks sooner than this counts as one that could not be opened.
 const SHORT_LIFE: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! Messages of the protocol (PostgreSQL manual, chapter 55): requests are written to a buffer, replies are read from one.
+//! Messages of the protocol (PostgreSQL manual, chapter 55): requests are written to a buffer, replies are read from
+//! one.
 //!
 //! Pure: no sockets, no state. Nothing here trusts the server's bytes.
 

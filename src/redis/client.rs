@@ -1,7 +1,7 @@
 //! What callers use: the one connection, kept open by a thread.
 //!
-//! Callers are coroutines or plain threads. No call waits past its deadline, and none waits for a connection: without one
-//! it fails at once, for Redis is never needed.
+//! Callers are coroutines or plain threads. No call waits past its deadline, and none waits for a connection: without
+//! one it fails at once, for Redis is never needed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,5 +1,5 @@
-//! One open session: callers queue requests, one coroutine owns the socket, writes what has gathered in one system call,
-//! hands the replies out in order and the published messages on.
+//! One open session: callers queue requests, one coroutine owns the socket, writes what has gathered in one system
+//! call, hands the replies out in order and the published messages on.
 //!
 //! Whoever queues does the packing, under the queue's lock, straight into the bytes that will be sent. Callers are
 //! coroutines or plain threads. The coroutine parks only in `wait_io`, and is woken by the socket or by a caller.

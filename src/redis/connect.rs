@@ -1,7 +1,6 @@
-//! Opens a session: name, socket, TLS, log-in, scripts, subscription. Blocking, so for plain threads only; every wait is
-//! within one deadline. The open socket then goes to a coroutine (`conn`).
+//! Opens a session: name, socket, TLS, log-in, scripts, subscription. Blocking, so for plain threads only; every wait
+//! is within one deadline. The open socket then goes to a coroutine (`conn`).
 
-use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use ::redis::{Cmd, PushKind, Value};
@@ -13,7 +12,7 @@ use super::config::{Config, Host};
 use super::error::{Error, Result};
 use super::wire;
 use crate::limits::REDIS_CONNECT_TIMEOUT;
-use crate::net::{self, Timed, tls};
+use crate::net::{self, tls};
 
 /// An open session, ready for the first request.
 pub(super) struct Session {
@@ -39,8 +38,8 @@ pub(super) fn open(config: &Config, scripts: &[&'static Script], channel: &str) 
     }
     opening.send(Cmd::new().arg("SUBSCRIBE").arg(channel))?;
     opening.await_subscription()?;
-    opening.socket.set_nonblocking(true).map_err(|error| unreachable(&error))?;
-    Ok(Session { socket: opening.socket, tls: opening.tls, unread: opening.buffer })
+    let net::Opening { socket, tls, unread, .. } = opening.connection;
+    Ok(Session { socket, tls, unread })
 }
 
 fn hello(config: &Config) -> Cmd {
@@ -64,74 +63,34 @@ fn explain(error: Error) -> Error {
 
 /// A connection that is not a session yet.
 struct Opening {
-    socket: Socket,
-    tls: Option<Box<ClientConnection>>,
-    deadline: Instant,
-    buffer: Vec<u8>,
+    connection: net::Opening,
 }
 
 impl Opening {
     fn reach(config: &Config, deadline: Instant) -> Result<Self> {
-        let socket = match &config.host {
-            Host::Unix(path) => net::connect_unix(path, deadline)
-                .map_err(|error| Error::unavailable(format!("{}: {error}", path.display())))?,
-            Host::Tcp(host, port) => {
-                net::connect_tcp(host, *port, deadline).map_err(|error| Error::unavailable(error.to_string()))?
-            }
+        let connection = match &config.host {
+            Host::Unix(path) => net::Opening::unix(path, deadline),
+            Host::Tcp(host, port) => net::Opening::tcp(host, *port, deadline),
         };
-        let mut opening = Self { socket, tls: None, deadline, buffer: Vec::new() };
+        let mut connection = connection.map_err(Error::unavailable)?;
         if let (Some((verify, roots)), Host::Tcp(host, _)) = (&config.tls, &config.host) {
-            opening.start_tls(tls::client(*verify, roots, host).map_err(Error::config)?)?;
+            let client = tls::client(*verify, roots, host).map_err(Error::config)?;
+            connection.start_tls(client).map_err(Error::unavailable)?;
         }
-        Ok(opening)
-    }
-
-    fn start_tls(&mut self, mut client: ClientConnection) -> Result<()> {
-        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
-        while client.is_handshaking() {
-            client.complete_io(&mut timed).map_err(|error| Error::unavailable(format!("TLS: {error}")))?;
-        }
-        self.tls = Some(Box::new(client));
-        Ok(())
+        Ok(Self { connection })
     }
 
     fn send(&mut self, cmd: &Cmd) -> Result<()> {
-        let mut bytes = Vec::new();
-        cmd.write_packed_command(&mut bytes);
-        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
-        let sent = match &mut self.tls {
-            None => timed.write_all(&bytes),
-            Some(tls) => {
-                let mut stream = rustls::Stream::new(tls.as_mut(), &mut timed);
-                stream.write_all(&bytes).and_then(|()| stream.flush())
-            }
-        };
-        sent.map_err(|error| unreachable(&error))
-    }
-
-    fn read_some(&mut self) -> Result<()> {
-        let mut timed = Timed { socket: &self.socket, deadline: self.deadline };
-        let mut chunk = [0; 4096];
-        let read = match &mut self.tls {
-            None => timed.read(&mut chunk),
-            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut timed).read(&mut chunk),
-        };
-        match read.map_err(|error| unreachable(&error))? {
-            0 => Err(Error::unavailable("the server closed the connection")),
-            read => {
-                self.buffer.extend_from_slice(&chunk[..read]);
-                Ok(())
-            }
-        }
+        self.connection.send(&cmd.get_packed_command()).map_err(Error::unavailable)
     }
 
     fn next_value(&mut self) -> Result<Value> {
         loop {
-            if let Some((value, used)) = wire::next_value(&self.buffer)? {
-                self.buffer.drain(..used);
+            if let Some((value, used)) = wire::next_value(&self.connection.unread)? {
+                self.connection.unread.drain(..used);
                 return Ok(value);
             }
-            self.read_some()?;
+            self.connection.read_some().map_err(Error::unavailable)?;
         }
     }
 
@@ -155,15 +114,5 @@ pub(super) fn refuse_errors(value: Value) -> Result<Value> {
             Err(Error::Server { code: error.code().into(), text: error.details().unwrap_or_default().into() })
         }
         value => Ok(value),
-    }
-}
-
-fn unreachable(error: &io::Error) -> Error {
-    match error.kind() {
-        // A read that times out says WouldBlock.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Error::unavailable("the server did not answer in time while connecting")
-        }
-        _ => Error::unavailable(format!("while connecting: {error}")),
     }
 }

@@ -1,7 +1,7 @@
 //! The protocol without sockets: replies are cut out of bytes and matched to requests.
 //!
-//! The redis crate parses values by recursion and believes the lengths that a peer sends. Coroutine stacks are small, so
-//! a loop measures each value first (RESP3: <https://redis.io/docs/latest/develop/reference/protocol-spec/>); only a
+//! The redis crate parses values by recursion and believes the lengths that a peer sends. Coroutine stacks are small,
+//! so a loop measures each value first (RESP3: <https://redis.io/docs/latest/develop/reference/protocol-spec/>); only a
 //! whole value, within its bounds, is handed to the crate.
 
 use std::collections::VecDeque;

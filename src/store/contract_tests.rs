@@ -8,8 +8,8 @@ use super::{SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError};
 use crate::limits::LINK_CHANGES_PAGE;
 use crate::model::{
-    ChangeCursor, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser, Page,
-    ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, User, UserPatch,
+    ChangeCursor, ChangedUrl, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl,
+    NewUser, Page, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, User, UserPatch,
 };
 
 /// Runs every check on an empty store of its own, which comes with what must outlive it (a folder, say).
@@ -210,11 +210,15 @@ fn url_refusals(store: &dyn Store) {
 fn urls_are_changed_with_their_events(store: &dyn Store) {
     let ann = store.create_user(new_user("ann")).unwrap().id;
     let url = store.create_url(new_url("abc123", Some(ann))).unwrap();
-    assert_eq!(store.update_url(url.id, UrlPatch::default()).unwrap(), Some(url.clone()), "nothing moves");
+    assert_eq!(
+        store.update_url(url.id, UrlPatch::default()).unwrap(),
+        Some(ChangedUrl { url: url.clone(), version: 1 })
+    );
     assert_eq!(store.update_url(99, UrlPatch { is_active: Some(true), ..UrlPatch::default() }).unwrap(), None);
     let patch =
         UrlPatch { original_url: Some("https://example.org/new".into()), title: Some(None), is_active: Some(false) };
-    let changed = store.update_url(url.id, patch.clone()).unwrap().unwrap();
+    let ChangedUrl { url: changed, version } = store.update_url(url.id, patch.clone()).unwrap().unwrap();
+    assert_eq!(version, 2);
     assert!(changed.updated_at > url.updated_at);
     let expected = ShortUrl {
         original_url: "https://example.org/new".into(),
@@ -234,7 +238,7 @@ fn urls_are_changed_with_their_events(store: &dyn Store) {
     assert_eq!(written, wanted);
     assert!(events.iter().all(|event| event.user_id == Some(ann)));
     let titled = UrlPatch { title: Some(Some("New".into())), ..UrlPatch::default() };
-    let titled = store.update_url(url.id, titled).unwrap().unwrap();
+    let titled = store.update_url(url.id, titled).unwrap().unwrap().url;
     assert_eq!(titled, ShortUrl { title: Some("New".into()), updated_at: titled.updated_at, ..expected });
     store.update_url(url.id, UrlPatch { is_active: Some(true), ..UrlPatch::default() }).unwrap();
     assert_eq!(store.resolve("abc123").unwrap().unwrap().original_url, "https://example.org/new");
@@ -243,10 +247,10 @@ fn urls_are_changed_with_their_events(store: &dyn Store) {
 fn urls_are_deleted_once(store: &dyn Store) {
     let ann = store.create_user(new_user("ann")).unwrap().id;
     let url = store.create_url(new_url("abc123", Some(ann))).unwrap();
-    assert_eq!(store.delete_url(url.id).unwrap(), Some("abc123".into()));
+    let deleted = store.delete_url(url.id).unwrap().unwrap().url;
     assert_eq!(store.delete_url(url.id).unwrap(), None);
     assert_eq!(store.delete_url(99).unwrap(), None);
-    let deleted = store.url(url.id).unwrap().unwrap();
+    assert_eq!(store.url(url.id).unwrap(), Some(deleted.clone()));
     assert!(!deleted.is_active && deleted.updated_at > url.updated_at);
     assert_eq!(store.resolve("abc123").unwrap(), None);
     assert_eq!(store.active_urls().unwrap(), 0);
@@ -490,21 +494,22 @@ fn data_sets_are_loaded(store: &dyn Store) {
 fn links_have_versions(store: &dyn Store) {
     let ann = store.create_user(new_user("ann")).unwrap().id;
     let id = store.create_url(new_url("abc123", Some(ann))).unwrap().id;
-    let version = || store.link_state("abc123").unwrap().unwrap().version;
-    assert_eq!(version(), 1);
+    let target = |user_id, version| Target { url_id: id, user_id, version, original_url: "http://new".into() };
+    assert_eq!(store.resolve("abc123").unwrap().unwrap().version, 1);
     let patch = UrlPatch { original_url: Some("http://new".into()), ..UrlPatch::default() };
-    store.update_url(id, patch).unwrap();
-    assert_eq!(version(), 2);
-    store.update_url(id, UrlPatch::default()).unwrap();
-    assert_eq!(version(), 2, "nothing has changed");
+    let changed = |target: Target| LinkState { url_id: id, version: target.version, target: Some(target) };
+    let update = |patch| store.update_url(id, patch).unwrap().unwrap().link_state();
+    assert_eq!(update(patch), changed(target(Some(ann), 2)));
+    assert_eq!(update(UrlPatch::default()), changed(target(Some(ann), 2)), "nothing has changed");
     store.delete_user(ann).unwrap();
-    let target = Target { url_id: id, user_id: None, version: 3, original_url: "http://new".into() };
-    assert_eq!(store.resolve("abc123").unwrap(), Some(target.clone()));
-    assert_eq!(store.link_state("abc123").unwrap(), Some(LinkState { url_id: id, version: 3, target: Some(target) }));
-    store.delete_url(id).unwrap();
-    assert_eq!(store.delete_url(id).unwrap(), None);
-    assert_eq!(store.link_state("abc123").unwrap(), Some(LinkState { url_id: id, version: 4, target: None }));
-    assert_eq!(store.link_state("nosuch").unwrap(), None);
+    assert_eq!(store.resolve("abc123").unwrap(), Some(target(None, 3)));
+    let titled = UrlPatch { title: Some(None), ..UrlPatch::default() };
+    assert_eq!(update(titled), changed(target(None, 4)));
+    assert_eq!(store.resolve("abc123").unwrap(), Some(target(None, 4)), "as the change said");
+    let deleted = store.delete_url(id).unwrap().unwrap().link_state();
+    assert_eq!(deleted, LinkState { url_id: id, version: 5, target: None });
+    let switched_on = UrlPatch { is_active: Some(true), ..UrlPatch::default() };
+    assert_eq!(update(switched_on), changed(target(None, 6)));
 }
 
 /// Reads on to the end of the list; gives the entries, and where the end was.

@@ -4,6 +4,7 @@
 //! Every call may be made from a coroutine or from a plain thread. It blocks its caller alone (never the worker), for
 //! [`crate::limits::STORE_DEADLINE`] at the most, and then says [`crate::error::StoreError::Unavailable`].
 
+mod lists;
 pub mod postgres;
 pub mod sqlite;
 
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use crate::error::StoreResult;
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
+    NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 /// A whole data set, as the three CSV files of `snip seed` hold it.
@@ -68,17 +69,15 @@ pub trait Store: ClickStore {
     fn create_url(&self, new: NewUrl) -> StoreResult<ShortUrl>;
     /// Changes the fields given and writes one `updated` event for each, in one transaction; `None` when there is no
     /// such URL. An empty patch changes nothing.
-    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ShortUrl>>;
-    /// Switches an active short URL off and writes the `deleted` event, in one transaction. Returns its code; `None`
-    /// when there is no such URL or it is inactive already.
-    fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>>;
+    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ChangedUrl>>;
+    /// Switches an active short URL off and writes the `deleted` event, in one transaction. `None` when there is no
+    /// such URL or it is inactive already.
+    fn delete_url(&self, id: Id) -> StoreResult<Option<ChangedUrl>>;
     /// What a redirect needs; `None` for an unknown or inactive code.
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>>;
-    /// What there is for a code, active or not, with the number of its state; `None` for an unknown code.
-    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>>;
     /// A part of the list of what changed lately: what is behind `after`, or from the beginning, which is at least
-    /// [`crate::limits::LINK_CHANGES_WINDOW`] ago. Every committed change is found by each reader that reads on from part
-    /// to part, whatever the order in which transactions commit. A new link is not a change.
+    /// [`crate::limits::LINK_CHANGES_WINDOW`] ago. Every committed change is found by each reader that reads on from
+    /// part to part, whatever the order in which transactions commit. A new link is not a change.
     fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes>;
     /// Drops what is older than [`crate::limits::LINK_CHANGES_KEPT`] from that list.
     fn forget_link_changes(&self) -> StoreResult<()>;

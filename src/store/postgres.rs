@@ -1,8 +1,9 @@
 //! The store in a PostgreSQL database: what production runs on, alone or several instances beside each other.
 //!
 //! Every method is one round trip on the shared connections, and every write one transaction: a single statement, or a
-//! batch that the server carries out as a whole. Only a data set (`load`) and an import that fills more than one message
-//! take several, on a connection of their own. `sql/postgres/` holds the statements, one a file, and the migrations.
+//! batch that the server carries out as a whole. Only a data set (`load`) and an import that fills more than one
+//! message take several, on a connection of their own. `sql/postgres/` holds the statements, one a file, and the
+//! migrations.
 
 mod queries;
 mod schema;
@@ -19,8 +20,8 @@ use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
+    NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 use crate::pg::{self, Config, Pool, ServerError};
 
@@ -52,8 +53,8 @@ impl PostgresStore {
         Ok(store)
     }
 
-    /// As [`PostgresStore::open`], but a database that cannot be reached yet is waited for in the background: until it is
-    /// there and its tables are right, every call is `Unavailable`. An instance may thus start before its database.
+    /// As [`PostgresStore::open`], but a database that cannot be reached yet is waited for in the background: until it
+    /// is there and its tables are right, every call is `Unavailable`. An instance may thus start before its database.
     ///
     /// # Errors
     /// What waiting will not mend: tables of a newer version, for one.
@@ -187,20 +188,16 @@ impl Store for PostgresStore {
         queries::create_url(self.pool()?, new)
     }
 
-    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ShortUrl>> {
+    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ChangedUrl>> {
         queries::update_url(self.pool()?, id, &patch)
     }
 
-    fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>> {
+    fn delete_url(&self, id: Id) -> StoreResult<Option<ChangedUrl>> {
         queries::delete_url(self.pool()?, id)
     }
 
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>> {
         queries::resolve(self.pool()?, code)
-    }
-
-    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>> {
-        queries::link_state(self.pool()?, code)
     }
 
     fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes> {

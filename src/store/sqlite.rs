@@ -22,8 +22,8 @@ use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{HEALTH_DEADLINE, STORE_DEADLINE};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, LinkState, NewEvent, NewUrl, NewUser,
-    Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
+    NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
 };
 
 pub use self::schema::OpenError;
@@ -124,22 +124,17 @@ impl Store for SqliteStore {
         self.write(move |db| queries::create_url(db, new))
     }
 
-    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ShortUrl>> {
+    fn update_url(&self, id: Id, patch: UrlPatch) -> StoreResult<Option<ChangedUrl>> {
         self.write(move |db| queries::update_url(db, id, &patch))
     }
 
-    fn delete_url(&self, id: Id) -> StoreResult<Option<ShortCode>> {
+    fn delete_url(&self, id: Id) -> StoreResult<Option<ChangedUrl>> {
         self.write(move |db| queries::delete_url(db, id))
     }
 
     fn resolve(&self, code: &str) -> StoreResult<Option<Target>> {
         let code = code.to_owned();
         self.read(move |db| queries::resolve(db, &code))
-    }
-
-    fn link_state(&self, code: &str) -> StoreResult<Option<LinkState>> {
-        let code = code.to_owned();
-        self.read(move |db| queries::link_state(db, &code))
     }
 
     fn link_changes(&self, after: Option<ChangeCursor>) -> StoreResult<Changes> {

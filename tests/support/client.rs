@@ -306,12 +306,15 @@ impl Conn {
         }
         self.socket.wait_at_most(left)?;
         let mut buffer = [0; 16 * 1024];
-        match self.socket.read(&mut buffer)? {
-            0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
-            n => {
+        match self.socket.read(&mut buffer) {
+            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
+            Ok(n) => {
                 self.pending.extend_from_slice(&buffer[..n]);
                 Ok(())
             }
+            // A read with a time-out, in a process that was stopped and runs on (signal(7)).
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.more(deadline),
+            Err(e) => Err(e),
         }
     }
 }

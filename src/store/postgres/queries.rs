@@ -1,7 +1,7 @@
 //! The statements and what they read and write.
 //!
-//! Ids are 64 bits wide here and 32 in the contract's tables: PostgreSQL compares the two by the same indexes, so that an
-//! id too large to exist is found nowhere; what is read is widened by the statement.
+//! Ids are 64 bits wide here and 32 in the contract's tables: PostgreSQL compares the two by the same indexes, so that
+//! an id too large to exist is found nowhere; what is read is widened by the statement.
 
 use std::sync::LazyLock;
 
@@ -12,12 +12,13 @@ use crate::limits::{
 };
 use crate::model::event::deleted_details;
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange,
     NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Start, Target, Timestamp, UrlFilter, UrlPatch, UrlStats,
     User, UserPatch,
 };
 use crate::pg::{self, Call, Lease, Pool, Row, Rows, Statement, ToSql, Type};
 use crate::store::SeedData;
+use crate::store::lists::{FILTERS_MARKER, combination, id_bounds, sql_offset};
 
 /// The text of a file in `sql/postgres/`.
 macro_rules! sql {
@@ -98,6 +99,11 @@ fn read_url(row: Row<'_>) -> pg::Result<ShortUrl> {
     })
 }
 
+/// The columns of a short URL, then its version.
+fn read_changed(row: Row<'_>) -> pg::Result<ChangedUrl> {
+    Ok(ChangedUrl { url: read_url(row)?, version: row.get(8)? })
+}
+
 fn read_url_stats(row: Row<'_>) -> pg::Result<UrlStats> {
     Ok(UrlStats { url: read_url(row)?, redirect_count: row.get(8)? })
 }
@@ -119,7 +125,6 @@ fn read_event(row: Row<'_>) -> pg::Result<Event> {
 
 // ---- Lists -----------------------------------------------------------------------------------------------------
 
-const FILTERS_MARKER: &str = "/* filters */";
 const PAGE_MARKER: &str = "/* page */";
 
 /// A list's statement with its markers replaced. Each combination is a statement of its own, so that each has its own
@@ -132,19 +137,6 @@ fn list(name: &'static str, sql: &str, filters: &str, page: &str, params: &'stat
 /// The inner limit of a page that skips no rows.
 fn longest_page() -> String {
     format!("LIMIT {PER_PAGE_MAX}")
-}
-
-/// The bounds of a list by id: the id that all rows are behind is the least.
-fn id_bounds(page: Page) -> (Id, i64) {
-    match page.start {
-        Start::Offset(rows) => (Id::MIN, sql_offset(rows)),
-        Start::AfterId(id) => (id, 0),
-    }
-}
-
-/// No list is longer than SQL can count.
-fn sql_offset(rows: u64) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 // ---- Store -----------------------------------------------------------------------------------------------------
@@ -264,8 +256,7 @@ static URL_GET: Statement = statement!("url_get", [INT8]).read_only();
 static URL_EXISTS: Statement = statement!("url_exists", [INT8]).read_only();
 static URL_STATS: Statement = statement!("url_stats", [INT8]).read_only();
 static URL_RESOLVE: Statement = statement!("url_resolve", [TEXT]).read_only();
-static LINK_STATE: Statement = statement!("link_state", [TEXT]).read_only();
-static LINKS_BELOW: Statement = statement!("links_below", [INT8, INT8]).read_only();
+pub(super) static LINKS_BELOW: Statement = statement!("links_below", [INT8, INT8]).read_only();
 static LINK_CHANGES_HORIZON: Statement = statement!("link_changes_horizon", []).read_only();
 static LINK_CHANGES: Statement = statement!("link_changes", [INT8, INT8, INT8]).read_only();
 static LINK_CHANGES_WITHIN: Statement = statement!("link_changes_within", [FLOAT8, INT8]).read_only();
@@ -289,12 +280,7 @@ static URLS_LIST: LazyLock<[Statement; 8]> = LazyLock::new(|| {
 });
 
 pub(super) fn urls_list(filter: UrlFilter, page: Page) -> &'static Statement {
-    &URLS_LIST[choice([filter.user_id.is_some(), filter.is_active.is_some(), id_bounds(page).1 > 0])]
-}
-
-/// The number whose bits these are, the first being the least.
-fn choice<const N: usize>(bits: [bool; N]) -> usize {
-    bits.iter().rev().fold(0, |number, &bit| number << 1 | usize::from(bit))
+    &URLS_LIST[combination([filter.user_id.is_some(), filter.is_active.is_some(), id_bounds(page).1 > 0])]
 }
 
 pub(super) fn urls(pool: &Pool, filter: UrlFilter, page: Page) -> StoreResult<Vec<ShortUrl>> {
@@ -329,9 +315,9 @@ pub(super) fn create_url(pool: &Pool, new: NewUrl) -> StoreResult<ShortUrl> {
     })
 }
 
-pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<Option<ShortUrl>> {
+pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<Option<ChangedUrl>> {
     if patch.is_empty() {
-        return url(pool, id);
+        return row(pool, &URL_GET, &[&id], read_changed);
     }
     let events: Vec<String> = patch.updated_events().into_iter().map(|(_, details)| details.finish()).collect();
     let params: Params<'_> = &[
@@ -344,12 +330,12 @@ pub(super) fn update_url(pool: &Pool, id: Id, patch: &UrlPatch) -> StoreResult<O
         &EventType::Updated.as_str(),
         &events,
     ];
-    row(pool, &URL_UPDATE, params, read_url)
+    row(pool, &URL_UPDATE, params, read_changed)
 }
 
-pub(super) fn delete_url(pool: &Pool, id: Id) -> StoreResult<Option<ShortCode>> {
+pub(super) fn delete_url(pool: &Pool, id: Id) -> StoreResult<Option<ChangedUrl>> {
     let (event_type, details) = (EventType::Deleted.as_str(), deleted_details().finish());
-    row(pool, &URL_DEACTIVATE, &[&id, &Timestamp::now(), &event_type, &details], |row| text(row, 0))
+    row(pool, &URL_DEACTIVATE, &[&id, &Timestamp::now(), &event_type, &details], read_changed)
 }
 
 /// The hottest statement: one row by the unique index.
@@ -358,18 +344,6 @@ pub(super) fn resolve(pool: &Pool, code: &str) -> StoreResult<Option<Target>> {
         return Ok(None);
     }
     row(pool, &URL_RESOLVE, &[&code], read_target)
-}
-
-pub(super) fn link_state(pool: &Pool, code: &str) -> StoreResult<Option<LinkState>> {
-    if !is_storable(code) {
-        return Ok(None);
-    }
-    row(pool, &LINK_STATE, &[&code], |row| {
-        let target = read_target(row)?;
-        let is_active: bool = row.get(4)?;
-        let (url_id, version) = (target.url_id, target.version);
-        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
-    })
 }
 
 pub(super) fn links_below(pool: &Pool, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
@@ -457,7 +431,7 @@ pub(super) fn events_list(filter: &EventFilter, page: Page) -> &'static Statemen
         Start::Offset(_) => 1,
         Start::AfterId(_) => 2,
     };
-    &EVENTS_LIST[kind][choice([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
+    &EVENTS_LIST[kind][combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
 }
 
 /// Hands a list's statement and parameters over to `run`.

@@ -271,9 +271,12 @@ fn half_a_database_is_adopted_too() {
 /// A plan that holds for whatever values: the one that the server keeps for a prepared statement.
 fn plan(pool: &Pool, statement: &Statement, values: &str) -> String {
     let mut lease = pool.lease().unwrap();
-    let types = "bigint, bigint, text, bigint, bigint, bigint";
-    let types = if statement.name() == "urls_list" { "bigint, boolean, bigint, bigint, bigint" } else { types };
-    let types = if statement.name() == "users_list" { "bigint, bigint, bigint" } else { types };
+    let types = match statement.name() {
+        "urls_list" => "bigint, boolean, bigint, bigint, bigint",
+        "users_list" => "bigint, bigint, bigint",
+        "links_below" => "bigint, bigint",
+        _ => "bigint, bigint, text, bigint, bigint, bigint",
+    };
     lease.script("SET plan_cache_mode = force_generic_plan").unwrap();
     lease.script(&format!("PREPARE listed ({types}) AS {}", statement.sql())).unwrap();
     let explain: &'static str = format!("EXPLAIN EXECUTE listed ({values})").leak();
@@ -314,7 +317,8 @@ fn lists_use_their_indexes_and_never_sort() {
                 user_id: (bits & 2 > 0).then_some(1),
                 event_type: (bits & 4 > 0).then(|| "created".into()),
             };
-            // To skip rows of an unknown number the server may choose to sort, and does so by what it knows at each call.
+            // To skip rows of an unknown number the server may choose to sort, and does so by what it knows at each
+            // call.
             if !skips {
                 check(queries::events_list(&filter, page), "1, 1, 'created', 70, 25, 0");
             }
@@ -325,6 +329,7 @@ fn lists_use_their_indexes_and_never_sort() {
         }
         check(queries::users_list(page), "70, 25, 0");
     }
+    check(&queries::LINKS_BELOW, "10000, 256");
     database.psql("VACUUM urls");
     let count = database.psql(&format!("EXPLAIN {}", include_str!("../../../sql/postgres/urls_count_active.sql")));
     assert!(count.contains("Index Only Scan"), "{count}");

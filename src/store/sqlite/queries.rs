@@ -1,4 +1,5 @@
-//! The statements and what they read and write. Each function is one job: it may fail half way, its savepoint undoes it.
+//! The statements and what they read and write. Each function is one job: it may fail half way, its savepoint undoes
+//! it.
 
 use std::sync::LazyLock;
 
@@ -10,11 +11,12 @@ use crate::limits::{LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW};
 use crate::model::Start;
 use crate::model::event::{Details, deleted_details};
 use crate::model::{
-    ChangeCursor, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange, LinkState,
+    ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, EventType, Id, JournalId, JournalStep, LinkChange,
     NewEvent, NewUrl, NewUser, Page, ShortCode, ShortUrl, Target, Timestamp, UrlFilter, UrlPatch, UrlStats, User,
     UserPatch,
 };
 use crate::store::SeedData;
+use crate::store::lists::{FILTERS_MARKER, combination, id_bounds, sql_offset};
 
 /// The text of a file in `sql/sqlite/`.
 macro_rules! sql {
@@ -72,6 +74,11 @@ fn read_url(row: &Row<'_>) -> rusqlite::Result<ShortUrl> {
     })
 }
 
+/// The columns of a short URL, then its version.
+fn read_changed(row: &Row<'_>) -> rusqlite::Result<ChangedUrl> {
+    Ok(ChangedUrl { url: read_url(row)?, version: row.get(8)? })
+}
+
 fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
     Ok(Event {
         id: row.get(0)?,
@@ -81,19 +88,6 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
         timestamp: timestamp(row, 4)?,
         details: row.get(5)?,
     })
-}
-
-/// The bounds of a list by id: both kinds of start in one statement, the id that all rows are behind being the least.
-fn id_bounds(page: Page) -> (Id, i64) {
-    match page.start {
-        Start::Offset(rows) => (Id::MIN, sql_offset(rows)),
-        Start::AfterId(id) => (id, 0),
-    }
-}
-
-/// No list is longer than SQL can count.
-fn sql_offset(rows: u64) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 // ---- Store -----------------------------------------------------------------------------------------------------
@@ -148,8 +142,6 @@ pub(super) fn import_users(db: &Connection, users: &[NewUser]) -> StoreResult<u6
 
 // ---- Short URLs ------------------------------------------------------------------------------------------------
 
-const FILTERS_MARKER: &str = "/* filters */";
-
 /// One statement for each combination of filters, so that each has its own plan: `?1 IS NULL OR user_id = ?1` would
 /// keep SQLite from using an index. The unary plus leaves a term to be checked row by row, where a more selective index
 /// is at hand: without statistics SQLite cannot know which that is.
@@ -166,7 +158,7 @@ static URLS_LIST: LazyLock<[String; 4]> = LazyLock::new(|| {
 });
 
 pub(super) fn urls_list(filter: UrlFilter) -> &'static str {
-    &URLS_LIST[usize::from(filter.user_id.is_some()) | usize::from(filter.is_active.is_some()) << 1]
+    &URLS_LIST[combination([filter.user_id.is_some(), filter.is_active.is_some()])]
 }
 
 pub(super) fn urls(db: &Connection, filter: UrlFilter, page: Page) -> StoreResult<Vec<ShortUrl>> {
@@ -205,24 +197,23 @@ pub(super) fn create_url(db: &Connection, new: NewUrl) -> StoreResult<ShortUrl> 
     })
 }
 
-pub(super) fn update_url(db: &Connection, id: Id, patch: &UrlPatch) -> StoreResult<Option<ShortUrl>> {
+pub(super) fn update_url(db: &Connection, id: Id, patch: &UrlPatch) -> StoreResult<Option<ChangedUrl>> {
     if patch.is_empty() {
-        return url(db, id);
+        return row(db, sql!("url_get"), [id], read_changed);
     }
     let now = Timestamp::now();
     let update = params![id, patch.original_url, patch.title.is_some(), patch.title, patch.is_active, now.sql_text()];
-    let Some(url) = row(db, sql!("url_update"), update, read_url)? else { return Ok(None) };
-    write_events(db, id, url.user_id, now, patch.updated_events())?;
-    Ok(Some(url))
+    let Some(changed) = row(db, sql!("url_update"), update, read_changed)? else { return Ok(None) };
+    write_events(db, id, changed.url.user_id, now, patch.updated_events())?;
+    Ok(Some(changed))
 }
 
-pub(super) fn delete_url(db: &Connection, id: Id) -> StoreResult<Option<ShortCode>> {
+pub(super) fn delete_url(db: &Connection, id: Id) -> StoreResult<Option<ChangedUrl>> {
     let now = Timestamp::now();
-    let deactivated =
-        row(db, sql!("url_deactivate"), params![id, now.sql_text()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some((short_code, user_id)) = deactivated else { return Ok(None) };
-    write_events(db, id, user_id, now, [(EventType::Deleted, deleted_details())])?;
-    Ok(Some(short_code))
+    let deactivate = params![id, now.sql_text()];
+    let Some(changed) = row(db, sql!("url_deactivate"), deactivate, read_changed)? else { return Ok(None) };
+    write_events(db, id, changed.url.user_id, now, [(EventType::Deleted, deleted_details())])?;
+    Ok(Some(changed))
 }
 
 /// The columns of a target, from `first` on: id, user_id, version, original_url.
@@ -237,15 +228,6 @@ fn read_target(row: &Row<'_>, first: usize) -> rusqlite::Result<Target> {
 
 pub(super) fn resolve(db: &Connection, code: &str) -> StoreResult<Option<Target>> {
     row(db, sql!("url_resolve"), [code], |row| read_target(row, 0))
-}
-
-pub(super) fn link_state(db: &Connection, code: &str) -> StoreResult<Option<LinkState>> {
-    row(db, sql!("link_state"), [code], |row| {
-        let target = read_target(row, 1)?;
-        let is_active: bool = row.get(0)?;
-        let (url_id, version) = (target.url_id, target.version);
-        Ok(LinkState { url_id, version, target: is_active.then_some(target) })
-    })
 }
 
 pub(super) fn links_below(db: &Connection, before: Id, limit: u32) -> StoreResult<Vec<(ShortCode, Target)>> {
@@ -307,8 +289,7 @@ static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
 });
 
 pub(super) fn events_list(filter: &EventFilter) -> &'static str {
-    let given = [filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()];
-    &EVENTS_LIST[given.iter().rev().fold(0, |combination, &given| combination << 1 | usize::from(given))]
+    &EVENTS_LIST[combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
 }
 
 /// Where a list that counts down begins: the row it is behind, and how many rows to leave out.
