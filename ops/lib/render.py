@@ -3,7 +3,7 @@
 `$host` of Nginx, `{{ $value }}` of Prometheus and `${lower}` are left alone. The same files may be filled by the
 envsubst of a container image. As a command, for scripts in another language:
 
-    python3 ops/lib/render.py nginx/nginx.conf LISTEN=8080 … >nginx.conf
+    python3 ops/lib/render.py --into /etc/nginx/snip nginx/*.conf LISTEN=8080 …
 """
 
 import re
@@ -40,11 +40,15 @@ def fill_file(source, target, values):
 
 
 def main(arguments):
-    if len(arguments) < 2 or any("=" not in pair for pair in arguments[2:]):
-        sys.exit("usage: render.py FILE [NAME=VALUE]…")
-    values = dict(pair.split("=", 1) for pair in arguments[2:])
+    into, *rest = arguments[1:] or [None]
+    values = dict(argument.split("=", 1) for argument in rest if "=" in argument)
+    files = [argument for argument in rest if "=" not in argument]
+    if into != "--into" or len(files) < 2:
+        sys.exit("usage: render.py --into FOLDER FILE… [NAME=VALUE…]")
+    folder = Path(files.pop(0))
     try:
-        sys.stdout.write(fill(Path(arguments[1]).read_text(), values))
+        for file in files:
+            fill_file(file, folder / Path(file).name, values)
     except (OSError, ValueError) as error:
         sys.exit(f"render: {error}")
 

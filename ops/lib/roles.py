@@ -214,7 +214,6 @@ def nginx(plan):
     home, run = plan.folder / "nginx", plan.run / "nginx"
     (home / "enabled").mkdir(parents=True, exist_ok=True)
     run.mkdir(exist_ok=True)
-    give(run, user("www-data"))
     values = {
         "NGINX_USER": nginx_user(),
         "RUN_DIR": run,
