@@ -193,6 +193,10 @@ class Droplet:
         """The processes in it."""
         return [int(pid) for folder in self._folders()[:1] for pid in (folder / "cgroup.procs").read_text().split()]
 
+    def resident(self):
+        """Bytes that its processes hold now, mapped files included."""
+        return self._version.resident()
+
     def usage(self):
         """What was used until now."""
         cpu, charged, killed = self._version.usage()
@@ -203,7 +207,7 @@ class Droplet:
         return list(dict.fromkeys(self._version.folders.values()))
 
     def _look(self):
-        self._peak = max(self._peak, self._version.resident())
+        self._peak = max(self._peak, self.resident())
 
     def _sample(self):
         while not self._is_over.wait(SAMPLE_SECONDS):

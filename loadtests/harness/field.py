@@ -1,0 +1,165 @@
+"""The stack on one core and one gigabyte, the load on the other core."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import net, render, roles, wait
+from lib.cgroup import GIB, Droplet
+from lib.roles import INSTANCES
+from lib.stack import MAKERS, Stack
+
+from . import ROOT, Failed, say
+
+MEMORY = GIB
+LINKS = 50
+SAMPLE_SECONDS = 1
+# Until all clicks are in the store, once nobody asks any more.
+DRAIN_SECONDS = 120
+
+
+def cores():
+    """The core of the stack and the core of the load."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise Failed("a load test needs two cores: one for the stack, one for the load")
+    return allowed[0], allowed[1]
+
+
+@dataclass
+class Sample:
+    """A look at the whole, once a second."""
+
+    at: float  # time.time()
+    cpu_seconds: float
+    memory: int
+    clicks_waiting: int
+
+
+@dataclass
+class Snapshot:
+    """Counters at one moment."""
+
+    cpu_seconds: dict  # by role
+    metrics: Counter  # summed over the instances
+
+
+class Field:
+    """A stack that runs in a droplet; leaving it stops the stack and removes its data."""
+
+    def __init__(self, binary, log_redirects):
+        self.core, self.load_core = cores()
+        self._binary, self._log_redirects = binary, log_redirects
+        self.samples = []
+        self._is_over = threading.Event()
+
+    def __enter__(self):
+        # We work on the core of the load, not on that of the stack.
+        os.sched_setaffinity(0, {self.load_core})
+        self._folder = Path(tempfile.mkdtemp(prefix="snip-load-", dir="/var/tmp"))
+        self._folder.chmod(0o755)
+        self.stack = Stack(self._folder)
+        self.droplet = Droplet.make(self.core, MEMORY)
+        try:
+            say(f"starting the stack on core {self.core} with {MEMORY // 1024**2} MiB")
+            self.stack.up(self._binary, log_redirects=self._log_redirects, wrap=self.droplet.command())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.port = self.stack.plan().ports["nginx"]
+        self.base = f"http://127.0.0.1:{self.port}"
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_):
+        self._is_over.set()
+        self.stack.down()
+        self.droplet.__exit__()
+        shutil.rmtree(self._folder)
+
+    def _sample(self):
+        while not self._is_over.wait(SAMPLE_SECONDS):
+            usage = self.droplet.usage()
+            waiting = sum(self.stack.metrics(name).get("clicks_waiting", 0) for name in INSTANCES)
+            self.samples.append(Sample(time.time(), usage.cpu_seconds, self.droplet.resident(), int(waiting)))
+
+    def snapshot(self):
+        """What all roles have taken and counted so far."""
+        cpu = {name: sum(one.cpu_seconds() for one in self.stack.process(name).family()) for name in MAKERS}
+        metrics = Counter()
+        for name in INSTANCES:
+            metrics.update(self.stack.metrics(name))
+        return Snapshot(cpu, metrics)
+
+    def memory(self):
+        """Proportional resident bytes by role, now."""
+        return {name: sum(one.memory_bytes() for one in self.stack.process(name).family()) for name in MAKERS}
+
+    def make_links(self):
+        """The codes of some new links."""
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        codes = []
+        for number in range(LINKS):
+            body = json.dumps({"url": f"https://example.com/load/{number}"})
+            asked.request("POST", "/urls", body, {"Content-Type": "application/json"})
+            answer = asked.getresponse()
+            text = answer.read()
+            if answer.status != 201:
+                raise Failed(f"cannot make links: {answer.status} {text.decode()}")
+            codes.append(json.loads(text)["short_code"])
+        asked.close()
+        return codes
+
+    def clicks(self):
+        """Redirects that the instances have answered and redirects in the store, once nothing waits any more."""
+        def waits():
+            return sum(self.stack.metrics(name).get("clicks_waiting", 1) for name in INSTANCES)
+
+        began = time.monotonic()
+        wait.until("all clicks are stored", DRAIN_SECONDS, lambda: waits() == 0)
+        answered = int(sum(self.stack.metrics(name)["redirects_total"] for name in INSTANCES))
+        stored = int(self.stack.psql("SELECT count(*) FROM events WHERE event_type = 'redirect'"))
+        return answered, stored, time.monotonic() - began
+
+
+class Constant:
+    """The constant responder on this core; leaving it stops it."""
+
+    def __init__(self, core):
+        self._core = core
+
+    def __enter__(self):
+        self._folder = Path(tempfile.mkdtemp(prefix="snip-constant-", dir="/var/tmp"))
+        self._folder.chmod(0o755)
+        port = net.free_port(18080, ())
+        self.base = f"http://127.0.0.1:{port}"
+        link = {
+            "id": 1, "user_id": None, "short_code": "abc123", "original_url": "https://example.com/load/setup-1?from=k6",
+            "title": None, "is_active": True, "created_at": "2026-01-01T00:00:00", "updated_at": "2026-01-01T00:00:00",
+        }
+        values = {"NGINX_USER": roles.nginx_user(), "FOLDER": self._folder, "PORT": port, "LINK": json.dumps(link)}
+        configuration = self._folder / "nginx.conf"
+        render.fill_file(ROOT / "loadtests/constant.conf", configuration, values)
+        command = ["taskset", "-c", str(self._core), roles.program("nginx"), "-c", configuration, "-e", "stderr", "-g", "daemon off;"]
+        self._process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+        try:
+            wait.until("the constant responder answers", 10, lambda: net.get(port, "/health")[0] == 200)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+        shutil.rmtree(self._folder)
