@@ -8,9 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import roles
+from lib import roles, wait
+from lib.cgroup import Unavailable
+from lib.stack import Failed as StackFailed
 
-from . import ROOT, tools
+from . import ROOT, Failed, say, tools
 
 MIB = 1024**2
 
@@ -80,6 +82,37 @@ def at_least(what, value, bound, form="{:,.0f}"):
 
 def at_most(what, value, bound, form="{:,.0f}"):
     return Bar(what, form.format(value), "≤ " + form.format(bound), value <= bound)
+
+
+def conclude(folder, command, rows, run):
+    """Runs `run`, which gives bars, Markdown, and the last line; writes the report. The exit status."""
+    try:
+        bars, text, line = run()
+    except (Failed, StackFailed, Unavailable, wait.Late, OSError) as error:
+        say(error)
+        return 1
+    except KeyboardInterrupt:
+        say("broken off")
+        return 130
+    title = f"# {folder.name.rpartition('-')[0].rpartition('-')[0]}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+    (folder / "report.md").write_text("\n".join([f"{title}\n\n`{command}`\n", table(("", ""), rows), *text]))
+    for bar in bars:
+        if not bar.is_met:
+            say(f"missed: {bar.what}: {bar.measured}, wanted {bar.wanted}")
+    say(f"the report is {folder / 'report.md'}")
+    print(line)
+    return 0 if all(bar.is_met for bar in bars) else 1
+
+
+def options_of(parser):
+    """The options of a load test: its own, and those that all have."""
+    parser.add_argument("--quick", action="store_true", help="a fraction of the time: to see that it works")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/snip", help="[default: target/release/snip]")
+
+    options = parser.parse_args()
+    if not os.access(options.binary, os.X_OK):
+        parser.error(f"there is no program {options.binary}; cargo build --release makes it")
+    return options
 
 
 # ---- The plot -----------------------------------------------------------------------------------------------------
