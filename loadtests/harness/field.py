@@ -1,5 +1,6 @@
 """The stack on one core and one gigabyte, the load on the other core."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -65,27 +66,26 @@ class Field:
     def __enter__(self):
         # We work on the core of the load, not on that of the stack.
         os.sched_setaffinity(0, {self.load_core})
-        self._folder = Path(tempfile.mkdtemp(prefix="snip-load-", dir="/var/tmp"))
-        self._folder.chmod(0o755)
-        self.stack = Stack(self._folder)
-        self.droplet = Droplet.make(self.core, MEMORY)
-        try:
+        with contextlib.ExitStack() as undo:
+            folder = Path(tempfile.mkdtemp(prefix="snip-load-", dir="/var/tmp"))
+            undo.callback(shutil.rmtree, folder)
+            folder.chmod(0o755)
+            self.droplet = undo.enter_context(Droplet.make(self.core, MEMORY))
+            self.stack = Stack(folder)
+            undo.callback(self.stack.down)
             say(f"starting the stack on core {self.core} with {MEMORY // 1024**2} MiB")
             self.stack.up(self._binary, log_redirects=self._log_redirects, wrap=self.droplet.command())
-        except BaseException:
-            self.__exit__()
-            raise
-        self.port = self.stack.plan().ports["nginx"]
-        self.base = f"http://127.0.0.1:{self.port}"
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
+            self.port = self.stack.plan().ports["nginx"]
+            self.base = f"http://127.0.0.1:{self.port}"
+            sampler = threading.Thread(target=self._sample, daemon=True)
+            sampler.start()
+            undo.callback(sampler.join)
+            undo.callback(self._is_over.set)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_):
-        self._is_over.set()
-        self.stack.down()
-        self.droplet.__exit__()
-        shutil.rmtree(self._folder)
+        self._undo.close()
 
     def _sample(self):
         while not self._is_over.wait(SAMPLE_SECONDS):
@@ -139,27 +139,26 @@ class Constant:
         self._core = core
 
     def __enter__(self):
-        self._folder = Path(tempfile.mkdtemp(prefix="snip-constant-", dir="/var/tmp"))
-        self._folder.chmod(0o755)
         port = net.free_port(18080, ())
         self.base = f"http://127.0.0.1:{port}"
         link = {
             "id": 1, "user_id": None, "short_code": "abc123", "original_url": "https://example.com/load/setup-1?from=k6",
             "title": None, "is_active": True, "created_at": "2026-01-01T00:00:00", "updated_at": "2026-01-01T00:00:00",
         }
-        values = {"NGINX_USER": roles.nginx_user(), "FOLDER": self._folder, "PORT": port, "LINK": json.dumps(link)}
-        configuration = self._folder / "nginx.conf"
-        render.fill_file(ROOT / "loadtests/constant.conf", configuration, values)
-        command = ["taskset", "-c", str(self._core), roles.program("nginx"), "-c", configuration, "-e", "stderr", "-g", "daemon off;"]
-        self._process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
-        try:
+        with contextlib.ExitStack() as undo:
+            folder = Path(tempfile.mkdtemp(prefix="snip-constant-", dir="/var/tmp"))
+            undo.callback(shutil.rmtree, folder)
+            folder.chmod(0o755)
+            values = {"NGINX_USER": roles.nginx_user(), "FOLDER": folder, "PORT": port, "LINK": json.dumps(link)}
+            configuration = folder / "nginx.conf"
+            render.fill_file(ROOT / "loadtests/constant.conf", configuration, values)
+            command = ["taskset", "-c", self._core, roles.program("nginx"), "-c", configuration, "-e", "stderr", "-g", "daemon off;"]
+            process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+            undo.callback(process.wait)
+            undo.callback(process.send_signal, signal.SIGTERM)
             wait.until("the constant responder answers", 10, lambda: net.get(port, "/health")[0] == 200)
-        except BaseException:
-            self.__exit__()
-            raise
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_):
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait()
-        shutil.rmtree(self._folder)
+        self._undo.close()

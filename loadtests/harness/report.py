@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib import roles, wait
 from lib.cgroup import Unavailable
+from lib.process import interrupt_once
 from lib.stack import Failed as StackFailed
 
 from . import ROOT, Failed, say, tools
@@ -86,6 +87,7 @@ def at_most(what, value, bound, form="{:,.0f}"):
 
 def conclude(folder, command, rows, run):
     """Runs `run`, which gives bars, Markdown, and the last line; writes the report. The exit status."""
+    interrupt_once()
     try:
         bars, text, line = run()
     except (Failed, StackFailed, Unavailable, wait.Late, OSError) as error:
@@ -108,7 +110,6 @@ def options_of(parser):
     """The options of a load test: its own, and those that all have."""
     parser.add_argument("--quick", action="store_true", help="a fraction of the time: to see that it works")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/snip", help="[default: target/release/snip]")
-
     options = parser.parse_args()
     if not os.access(options.binary, os.X_OK):
         parser.error(f"there is no program {options.binary}; cargo build --release makes it")

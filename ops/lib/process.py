@@ -8,6 +8,19 @@ from pathlib import Path
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
+def interrupt_once():
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, the first of them alone: what then cleans up is left to it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(*_):
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+
+
 def _stat(pid):
     """The fields of /proc/PID/stat from the third on; None when there is no such process."""
     try:

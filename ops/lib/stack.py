@@ -21,6 +21,7 @@ from .process import Process
 from .roles import INSTANCES, ROOT, USUAL_PORTS, Plan
 
 START_SECONDS = 60
+RESTART_SECONDS = 20
 # Between two instances of a rolling restart: longer than Nginx leaves one alone that it could not reach (1 s).
 SETTLE_SECONDS = 1.5
 # The longest path of a unix socket is 107 bytes; the longest name in `run` has 15.
@@ -178,9 +179,12 @@ class Stack:
                 continue
             others = {port for other, port in ports.items() if other != name}
             ports[name] = net.free_port(ports.get(name, usual), others)
-        kept = {"ports": ports, "binary": str(binary), "log_redirects": log_redirects}
+        return self._keep(Plan(self.folder, ports, binary, log_redirects))
+
+    def _keep(self, plan):
+        kept = {"ports": plan.ports, "binary": str(plan.binary), "log_redirects": plan.log_redirects}
         (self.folder / "stack.json").write_text(json.dumps(kept, indent=2) + "\n")
-        return self.plan()
+        return plan
 
     def _start_supervisor(self, wrap):
         command = [*wrap, sys.executable, str(ROOT / "ops/lib/supervisor.py"), str(self.run)]
@@ -207,24 +211,37 @@ class Stack:
     # ---- Restart and down ---------------------------------------------------------------------------------------
 
     def restart(self, names=INSTANCES, binary=None):
-        """Restarts roles one after the other, the next one only when the last is ready and Nginx sends to it again."""
-        plan = self.plan()
-        if binary:
-            plan = dataclasses.replace(plan, binary=Path(binary).resolve())
+        """Restarts roles one after the other, the next one only when the last is ready and Nginx sends to it again.
+
+        With `binary`, goes over to that program; an instance that does not get ready with it goes back, and the rest stay."""
+        old = self.plan()
+        new = dataclasses.replace(old, binary=Path(binary).resolve()) if binary else old
         for name in names:
             others = [other for other in INSTANCES if name in INSTANCES and other != name]
             for other in others:
                 self.until_ready(other)
-            before = self.process(name)
-            role = MAKERS[name](plan)
-            self.ask(do="start", role=role.as_told())  # new settings, for the next start
-            self.ask(do="restart", name=name)
             began = time.monotonic()
-            wait.until(f"{name} has ended", role.stop_seconds + 5, lambda: not before.is_alive())
-            self.until_ready(name)
+            try:
+                self._replace(MAKERS[name](new))
+            except wait.Late:
+                if new == old:
+                    raise
+                self._replace(MAKERS[name](old))
+                raise Failed(f"{name} does not get ready with {new.binary}; it is back on {old.binary}") from None
             say(f"{name} is restarted and ready ({time.monotonic() - began:.1f} s)")
             if others:
                 time.sleep(SETTLE_SECONDS)
+        self._keep(new)
+
+    def _replace(self, role):
+        """Ends a role's process and starts one of this kind."""
+        before = {told["name"]: told["process"] for told in self.status()}[role.name]
+        self.ask(do="start", role=role.as_told())  # what the next start is to be
+        self.ask(do="restart", name=role.name)
+        if before:
+            process = Process(*before)
+            wait.until(f"{role.name} has ended", role.stop_seconds + 5, lambda: not process.is_alive())
+        self.until_ready(role.name, RESTART_SECONDS)
 
     def down(self):
         """Stops all, the last started first. The data stays."""
