@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lib import net, render, roles, wait
 from lib.cgroup import GIB, Droplet
+from lib.process import Process
 from lib.roles import INSTANCES
 from lib.stack import MAKERS, Stack
 
@@ -24,6 +25,8 @@ from . import ROOT, Failed, say
 MEMORY = GIB
 LINKS = 50
 SAMPLE_SECONDS = 1
+# Shares of memory are looked up every so many samples: the kernel walks all pages for it.
+SHARES_EVERY = 5
 # Until all clicks are in the store, once nobody asks any more.
 DRAIN_SECONDS = 120
 
@@ -61,6 +64,7 @@ class Field:
         self.core, self.load_core = cores()
         self._binary, self._log_redirects = binary, log_redirects
         self.samples = []
+        self._shares_peak = 0
         self._is_over = threading.Event()
 
     def __enter__(self):
@@ -89,6 +93,8 @@ class Field:
 
     def _sample(self):
         while not self._is_over.wait(SAMPLE_SECONDS):
+            if len(self.samples) % SHARES_EVERY == 0:
+                self._shares_peak = max(self._shares_peak, sum(self.memory().values()))
             usage = self.droplet.usage()
             waiting = sum(self.stack.metrics(name).get("clicks_waiting", 0) for name in INSTANCES)
             self.samples.append(Sample(time.time(), usage.cpu_seconds, self.droplet.resident(), int(waiting)))
@@ -102,8 +108,16 @@ class Field:
         return Snapshot(cpu, metrics)
 
     def memory(self):
-        """Proportional resident bytes by role, now."""
-        return {name: sum(one.memory_bytes() for one in self.stack.process(name).family()) for name in MAKERS}
+        """Proportional resident bytes by role, now; none for one that is being started again."""
+        told = {entry["name"]: entry["process"] for entry in self.stack.status()}
+        return {
+            name: sum(one.memory_bytes() for one in Process(*told[name]).family()) if told.get(name) else 0 for name in MAKERS
+        }
+
+    def memory_peak(self):
+        """Resident bytes of the whole stack at their most: as the control group counts them, five times a second, or as the
+        sum of the roles' shares. Pages of programs that were in memory before count in the second alone."""
+        return max(self.droplet.usage().memory_peak, self._shares_peak)
 
     def make_links(self):
         """The codes of some new links."""

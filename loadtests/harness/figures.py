@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-BUCKET = re.compile(r'http_request_duration_seconds_bucket\{endpoint="([^"]*)",.*le="([^"]*)"\}')
+BUCKET = "http_request_duration_seconds_bucket{"
+LABEL = re.compile(r'(\w+)="([^"]*)"')
 LINE = re.compile(r'"time":"([^"+]*)[^"]*".*"target":"([^"]*)","status":(\d+),.*?"seconds":([\d.]+)')
 # Asked for by those who watch.
 WATCHERS = ("/metrics", "/nginx-status")
@@ -14,9 +15,9 @@ def histogram_quantile(share, before, after, endpoint=None):
     this name: linear within a bucket. None without requests."""
     counts = {}
     for name in after:
-        found = BUCKET.match(name)
-        if found and found[1] not in WATCHERS and endpoint in (None, found[1]):
-            end = float(found[2].replace("+Inf", "inf"))
+        labels = dict(LABEL.findall(name)) if name.startswith(BUCKET) else {}
+        if labels and labels["endpoint"] not in WATCHERS and endpoint in (None, labels["endpoint"]):
+            end = float(labels["le"])
             counts[end] = counts.get(end, 0) + after[name] - before.get(name, 0)
     ends = sorted(counts)
     if not ends or counts[ends[-1]] == 0:

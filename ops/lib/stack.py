@@ -38,7 +38,7 @@ MAKERS = {
     "prometheus": roles.prometheus,
 }
 # Roles whose files are not in the tree yet.
-_FILES = {"prometheus": "ops/prometheus/prometheus.yml", "alertmanager": "ops/alertmanager/alertmanager.yml", "receiver": "src/alerts"}
+_FILES = {"prometheus": "ops/prometheus/prometheus.yml", "alertmanager": "ops/alertmanager/alertmanager.yml"}
 for _name, _file in _FILES.items():
     if not (ROOT / _file).exists():
         del MAKERS[_name]
