@@ -111,12 +111,13 @@ class Field:
         """Proportional resident bytes by role, now; none for one that is being started again."""
         told = {entry["name"]: entry["process"] for entry in self.stack.status()}
         return {
-            name: sum(one.memory_bytes() for one in Process(*told[name]).family()) if told.get(name) else 0 for name in MAKERS
+            name: sum(one.memory_bytes() for one in Process(*told[name]).family()) if told.get(name) else 0
+            for name in MAKERS
         }
 
     def memory_peak(self):
-        """Resident bytes of the whole stack at their most: as the control group counts them, five times a second, or as the
-        sum of the roles' shares. Pages of programs that were in memory before count in the second alone."""
+        """Resident bytes of the whole stack at their most: as the control group counts them, five times a second, or as
+        the sum of the roles' shares. Pages of programs that were in memory before count in the second alone."""
         return max(self.droplet.usage().memory_peak, self._shares_peak)
 
     def make_links(self):
@@ -136,6 +137,7 @@ class Field:
 
     def clicks(self):
         """Redirects that the instances have answered and redirects in the store, once nothing waits any more."""
+
         def waits():
             return sum(self.stack.metrics(name).get("clicks_waiting", 1) for name in INSTANCES)
 
@@ -156,8 +158,14 @@ class Constant:
         port = net.free_port(18080, ())
         self.base = f"http://127.0.0.1:{port}"
         link = {
-            "id": 1, "user_id": None, "short_code": "abc123", "original_url": "https://example.com/load/setup-1?from=k6",
-            "title": None, "is_active": True, "created_at": "2026-01-01T00:00:00", "updated_at": "2026-01-01T00:00:00",
+            "id": 1,
+            "user_id": None,
+            "short_code": "abc123",
+            "original_url": "https://example.com/load/setup-1?from=k6",
+            "title": None,
+            "is_active": True,
+            "created_at": "2026-01-01T00:00:00",
+            "updated_at": "2026-01-01T00:00:00",
         }
         with contextlib.ExitStack() as undo:
             folder = Path(tempfile.mkdtemp(prefix="snip-constant-", dir="/var/tmp"))
@@ -166,7 +174,18 @@ class Constant:
             values = {"NGINX_USER": roles.nginx_user(), "FOLDER": folder, "PORT": port, "LINK": json.dumps(link)}
             configuration = folder / "nginx.conf"
             render.fill_file(ROOT / "loadtests/constant.conf", configuration, values)
-            command = ["taskset", "-c", self._core, roles.program("nginx"), "-c", configuration, "-e", "stderr", "-g", "daemon off;"]
+            command = [
+                "taskset",
+                "-c",
+                self._core,
+                roles.program("nginx"),
+                "-c",
+                configuration,
+                "-e",
+                "stderr",
+                "-g",
+                "daemon off;",
+            ]
             process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
             undo.callback(process.wait)
             undo.callback(process.send_signal, signal.SIGTERM)

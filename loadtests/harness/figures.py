@@ -11,8 +11,8 @@ WATCHERS = ("/metrics", "/nginx-status")
 
 
 def histogram_quantile(share, before, after, endpoint=None):
-    """Seconds within which this share of the requests was answered, from two snapshots of metrics; as PromQL's function of
-    this name: linear within a bucket. None without requests."""
+    """Seconds within which this share of the requests was answered, from two snapshots of metrics; as PromQL's function
+    of this name: linear within a bucket. None without requests."""
     counts = {}
     for name in after:
         labels = dict(LABEL.findall(name)) if name.startswith(BUCKET) else {}

@@ -38,6 +38,7 @@ def machine():
 
 def versions(binary):
     """Rows on the versions of what runs."""
+
     def of(*command):
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         return (done.stdout + done.stderr).splitlines()[0].strip()
@@ -96,7 +97,9 @@ def conclude(folder, command, rows, run):
     except KeyboardInterrupt:
         say("broken off")
         return 130
-    title = f"# {folder.name.rpartition('-')[0].rpartition('-')[0]}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+    title = (
+        f"# {folder.name.rpartition('-')[0].rpartition('-')[0]}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+    )
     (folder / "report.md").write_text("\n".join([f"{title}\n\n`{command}`\n", table(("", ""), rows), *text]))
     for bar in bars:
         if not bar.is_met:
@@ -109,7 +112,9 @@ def conclude(folder, command, rows, run):
 def options_of(parser):
     """The options of a load test: its own, and those that all have."""
     parser.add_argument("--quick", action="store_true", help="a fraction of the time: to see that it works")
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/snip", help="[default: target/release/snip]")
+    parser.add_argument(
+        "--binary", type=Path, default=ROOT / "target/release/snip", help="[default: target/release/snip]"
+    )
     options = parser.parse_args()
     if not os.access(options.binary, os.X_OK):
         parser.error(f"there is no program {options.binary}; cargo build --release makes it")
@@ -127,7 +132,8 @@ def plot(path, title, panels):
     end = max((points[-1][0] for _, _, points in panels), default=1) or 1
     height = 50 + len(panels) * (PANEL + GAP)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/><text x="{LEFT}" y="24" font-size="15">{title}</text>',
     ]
     for number, (label, unit, points) in enumerate(panels):
@@ -138,7 +144,9 @@ def plot(path, title, panels):
 def _panel(top, label, unit, points, end):
     most = max(value for _, value in points) or 1
     width = WIDTH - LEFT - 20
-    line = " ".join(f"{LEFT + second / end * width:.1f},{top + PANEL - value / most * PANEL:.1f}" for second, value in points)
+    line = " ".join(
+        f"{LEFT + second / end * width:.1f},{top + PANEL - value / most * PANEL:.1f}" for second, value in points
+    )
     return (
         f'<text x="{LEFT}" y="{top - 5}">{label}</text>'
         f'<rect x="{LEFT}" y="{top}" width="{width}" height="{PANEL}" fill="#f6f8fa" stroke="#d0d7de"/>'

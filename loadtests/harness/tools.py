@@ -89,10 +89,17 @@ def drive_k6(script, base, core, folder, name, variables):
 
     duration = metrics["http_req_duration"]
     return Drive(
-        requests=count("http_reqs"), rate=metrics["http_reqs"]["rate"], p95=duration["p(95)"] / 1e3, median=duration["med"] / 1e3,
+        requests=count("http_reqs"),
+        rate=metrics["http_reqs"]["rate"],
+        p95=duration["p(95)"] / 1e3,
+        median=duration["med"] / 1e3,
         # Of this rate "passes" are the requests that failed.
-        failed=int(metrics["http_req_failed"]["passes"]), failed_reads=count("failed_reads"), failed_changes=count("failed_changes"),
-        redirects=count("redirects"), cpu_seconds=cpu, seconds=after.elapsed - before.elapsed,
+        failed=int(metrics["http_req_failed"]["passes"]),
+        failed_reads=count("failed_reads"),
+        failed_changes=count("failed_changes"),
+        redirects=count("redirects"),
+        cpu_seconds=cpu,
+        seconds=after.elapsed - before.elapsed,
     )
 
 
@@ -116,14 +123,18 @@ def wrk(base, codes, connections, seconds, core, folder):
         "init = function() for i, path in ipairs(paths) do requests[i] = wrk.format('GET', path) end end\n"
         "request = function() n = n % #requests + 1; return requests[n] end\n"
     )
-    output = _run(["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, base])
+    output = _run(
+        ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, base]
+    )
     units = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", output)
     errors = sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", output)))
     errors += sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", output)))
     return Burst(
-        requests=int(re.search(r"(\d+) requests in", output)[1]), rate=float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
-        errors=errors, p99=float(p99[1]) * units[p99[2]],
+        requests=int(re.search(r"(\d+) requests in", output)[1]),
+        rate=float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
+        errors=errors,
+        p99=float(p99[1]) * units[p99[2]],
     )
 
 
@@ -143,13 +154,38 @@ def drive_oha(base, codes, rate, seconds, core, folder):
     """Sends so many requests a second, whether answers come or not; times count from when a request was due."""
     urls = folder / "urls.txt"
     urls.write_text("".join(f"{base}/{code}\n" for code in codes))
-    output = _run(["taskset", "-c", core, oha(), "--no-tui", "--output-format", "json", "--latency-correction", "--redirect", 0,
-                   "-q", rate, "-z", f"{seconds}s", "-c", 128, "-w", "--urls-from-file", urls])
+    output = _run(
+        [
+            "taskset",
+            "-c",
+            core,
+            oha(),
+            "--no-tui",
+            "--output-format",
+            "json",
+            "--latency-correction",
+            "--redirect",
+            0,
+            "-q",
+            rate,
+            "-z",
+            f"{seconds}s",
+            "-c",
+            128,
+            "-w",
+            "--urls-from-file",
+            urls,
+        ]
+    )
     told = json.loads(output)
     statuses = {int(status): number for status, number in told["statusCodeDistribution"].items()}
     answered = sum(statuses.values())
     percentiles = told["latencyPercentiles"]
     return Step(
-        wanted=rate, rate=answered / told["summary"]["total"], median=percentiles["p50"], p95=percentiles["p95"],
-        p99=percentiles["p99"], errors=answered - statuses.get(302, 0) + sum(told["errorDistribution"].values()),
+        wanted=rate,
+        rate=answered / told["summary"]["total"],
+        median=percentiles["p50"],
+        p95=percentiles["p95"],
+        p99=percentiles["p99"],
+        errors=answered - statuses.get(302, 0) + sum(told["errorDistribution"].values()),
     )

@@ -1,8 +1,8 @@
 """One core and one gigabyte for a command and all that it starts: control groups of version 1 and 2.
 
-    with Droplet.make(cpu=0, memory=GIB) as droplet:
-        subprocess.run([*droplet.command(), "make", "test"])
-        print(droplet.usage())
+with Droplet.make(cpu=0, memory=GIB) as droplet:
+    subprocess.run([*droplet.command(), "make", "test"])
+    print(droplet.usage())
 """
 
 import os
@@ -63,8 +63,10 @@ def _write(path, value):
     try:
         path.write_text(f"{value}\n")
     except OSError as error:
-        raise Unavailable(f"cannot write {value} to {path}: {error.strerror}. Run it as root, on a host or in a container that "
-                          "may change control groups") from None
+        raise Unavailable(
+            f"cannot write {value} to {path}: {error.strerror}. Run it as root, on a host or in a container that "
+            "may change control groups"
+        ) from None
 
 
 def _make(parent, name):
@@ -73,8 +75,10 @@ def _make(parent, name):
         folder.mkdir()
         return folder
     except OSError as error:
-        raise Unavailable(f"cannot make a control group in {parent}: {error.strerror}. Run it as root, on a host or in a "
-                          "container that may change control groups") from None
+        raise Unavailable(
+            f"cannot make a control group in {parent}: {error.strerror}. Run it as root, on a host or in a "
+            "container that may change control groups"
+        ) from None
 
 
 def _numbers(path):
@@ -89,7 +93,9 @@ class _Version1:
     def __init__(self, root, name):
         mounts = {controller: mount for mount, options in _mounts("cgroup", root) for controller in options}
         groups = _own_groups(root)
-        missing = [controller for controller in self.CONTROLLERS if controller not in mounts or controller not in groups]
+        missing = [
+            controller for controller in self.CONTROLLERS if controller not in mounts or controller not in groups
+        ]
         if missing:
             raise Unavailable(f"the control groups {', '.join(missing)} are not mounted; see /proc/mounts")
         self.folders = {}
@@ -134,8 +140,10 @@ class _Version2:
         there = (top / "cgroup.controllers").read_text().split()
         missing = [controller for controller in self.CONTROLLERS if controller not in there]
         if missing:
-            raise Unavailable(f"{top} has no controller {' and no '.join(missing)}; it was not delegated to this container, or is "
-                              "switched off by the kernel's command line")
+            raise Unavailable(
+                f"{top} has no controller {' and no '.join(missing)}; it was not delegated to this container, or is "
+                "switched off by the kernel's command line"
+            )
         enabled = (top / "cgroup.subtree_control").read_text().split()
         wanted = [f"+{controller}" for controller in self.CONTROLLERS if controller not in enabled]
         if wanted:
@@ -152,7 +160,11 @@ class _Version2:
         folder = self.folders[""]
         peak = folder / "memory.peak"  # since Linux 5.19
         charged = int(peak.read_text()) if peak.exists() else 0
-        return _numbers(folder / "cpu.stat")["usage_usec"] / 1e6, charged, _numbers(folder / "memory.events").get("oom_kill", 0)
+        return (
+            _numbers(folder / "cpu.stat")["usage_usec"] / 1e6,
+            charged,
+            _numbers(folder / "memory.events").get("oom_kill", 0),
+        )
 
     def resident(self):
         stat = _numbers(self.folders[""] / "memory.stat")
@@ -185,7 +197,9 @@ class Droplet:
 
     def command(self):
         """A command that enters the group and becomes the command that stands behind it."""
-        script = 'for folder in $DROPLET; do echo $$ >"$folder/cgroup.procs" || exit 125; done; unset DROPLET; exec "$@"'
+        script = (
+            'for folder in $DROPLET; do echo $$ >"$folder/cgroup.procs" || exit 125; done; unset DROPLET; exec "$@"'
+        )
         folders = " ".join(map(str, self._folders()))
         return ["env", f"DROPLET={folders}", "sh", "-c", script, "droplet: cannot run"]
 
@@ -214,7 +228,7 @@ class Droplet:
             self._look()
 
     def end(self):
-        """Ends all that runs in it: asks first, and kills what does not end in time. The number of processes that were left."""
+        """Ends all that runs in it: asks first, and kills what does not end in time. Gives how many there were."""
         left = self.pids()
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self.pids():

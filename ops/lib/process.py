@@ -9,7 +9,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def interrupt_once():
-    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, the first of them alone: what then cleans up is left to it."""
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, the first of them alone: none disturbs the cleaning."""
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(*_):

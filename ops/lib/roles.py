@@ -43,6 +43,7 @@ def program(name):
 
 def postgres_program(name):
     """Where a program of PostgreSQL is: the newest version's. Debian keeps them off the path."""
+
     def version(path):
         return [int(part) if part.isdigit() else 0 for part in path.parts[4].split(".")]
 
@@ -110,7 +111,9 @@ class Role:
 
 def _role(plan, name, command, is_ready, **more):
     folder = more.pop("folder", plan.folder)
-    return Role(name, [str(part) for part in command], str(folder), str(plan.logs / f"{name}.log"), is_ready=is_ready, **more)
+    return Role(
+        name, [str(part) for part in command], str(folder), str(plan.logs / f"{name}.log"), is_ready=is_ready, **more
+    )
 
 
 def _answers(address, path):
@@ -142,14 +145,36 @@ def postgres(plan):
     shutil.copyfile(ROOT / "ops/postgres/postgresql.conf", data / "postgresql.conf")
     # No port of the network: who may enter the folder may connect.
     command = [postgres_program("postgres"), "-D", data, "-k", home, "-c", "listen_addresses="]
-    return _role(plan, "postgres", command, lambda: _psql(plan, "postgres", "SELECT 1") is not None,
-                 user=owner, stop_signal=signal.SIGINT, stop_seconds=30, folder=home)
+    return _role(
+        plan,
+        "postgres",
+        command,
+        lambda: _psql(plan, "postgres", "SELECT 1") is not None,
+        user=owner,
+        stop_signal=signal.SIGINT,
+        stop_seconds=30,
+        folder=home,
+    )
 
 
 def _psql(plan, database, sql):
     """What a statement prints, or None when it fails."""
-    command = [postgres_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(plan.folder / "postgres"), "-U", "snip"]
-    done = subprocess.run([*command, "-d", database, "-c", sql], capture_output=True, text=True, env={"PATH": PATH, "PGCONNECT_TIMEOUT": "5"})
+    command = [
+        postgres_program("psql"),
+        "-XAtq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-h",
+        str(plan.folder / "postgres"),
+        "-U",
+        "snip",
+    ]
+    done = subprocess.run(
+        [*command, "-d", database, "-c", sql],
+        capture_output=True,
+        text=True,
+        env={"PATH": PATH, "PGCONNECT_TIMEOUT": "5"},
+    )
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -172,8 +197,16 @@ def make_database(plan):
 
 
 def redis(plan):
-    command = [program("redis-server"), ROOT / "ops/redis/redis.conf", "--port", "0",
-               "--unixsocket", plan.redis_socket, "--dir", plan.run]
+    command = [
+        program("redis-server"),
+        ROOT / "ops/redis/redis.conf",
+        "--port",
+        "0",
+        "--unixsocket",
+        plan.redis_socket,
+        "--dir",
+        plan.run,
+    ]
     return _role(plan, "redis", command, lambda: _pings(plan.redis_socket))
 
 
@@ -193,11 +226,32 @@ def _pings(path):
 
 
 def instance(plan, name):
-    command = [plan.binary, "serve", "--instance-id", name, "--data-dir", plan.folder / "snip",
-               "--listen", f"unix:{plan.socket(name)}", "--listen", f"127.0.0.1:{plan.ports[name]}",
-               "--redis-url", f"unix://{plan.redis_socket}", "--drain-timeout", "10s", "--log-format", "json"]
-    return _role(plan, name, command, _answers(str(plan.socket(name)), "/readyz"),
-                 environment={"DATABASE_URL": plan.database_url}, stop_seconds=15)
+    command = [
+        plan.binary,
+        "serve",
+        "--instance-id",
+        name,
+        "--data-dir",
+        plan.folder / "snip",
+        "--listen",
+        f"unix:{plan.socket(name)}",
+        "--listen",
+        f"127.0.0.1:{plan.ports[name]}",
+        "--redis-url",
+        f"unix://{plan.redis_socket}",
+        "--drain-timeout",
+        "10s",
+        "--log-format",
+        "json",
+    ]
+    return _role(
+        plan,
+        name,
+        command,
+        _answers(str(plan.socket(name)), "/readyz"),
+        environment={"DATABASE_URL": plan.database_url},
+        stop_seconds=15,
+    )
 
 
 # ---- Nginx --------------------------------------------------------------------------------------------------------
@@ -227,7 +281,14 @@ def nginx(plan):
     for name in NGINX_FILES:
         render.fill_file(ROOT / "nginx" / name, home / name, values)
     command = [program("nginx"), "-p", home, "-c", home / "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-    return _role(plan, "nginx", command, _answers(plan.ports["nginx"], "/nginx-status"), stop_signal=signal.SIGQUIT, stop_seconds=5)
+    return _role(
+        plan,
+        "nginx",
+        command,
+        _answers(plan.ports["nginx"], "/nginx-status"),
+        stop_signal=signal.SIGQUIT,
+        stop_seconds=5,
+    )
 
 
 # ---- Watching -----------------------------------------------------------------------------------------------------
@@ -236,16 +297,29 @@ def nginx(plan):
 def prometheus(plan):
     home = plan.folder / "prometheus"
     shutil.copytree(ROOT / "ops/prometheus", home, dirs_exist_ok=True)
-    targets = {"snip": INSTANCES, "snip-alerts": ["receiver"], "node": ["node-exporter"], "alertmanager": ["alertmanager"]}
+    targets = {
+        "snip": INSTANCES,
+        "snip-alerts": ["receiver"],
+        "node": ["node-exporter"],
+        "alertmanager": ["alertmanager"],
+    }
     for name, roles in targets.items():
         addresses = [f"127.0.0.1:{plan.ports[role]}" for role in roles]
         (home / "targets" / f"{name}.yml").write_text(json.dumps([{"targets": addresses}]))
     port = plan.ports["prometheus"]
-    command = [program("prometheus"), f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}",
-               f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=7d", "--storage.tsdb.retention.size=256MB",
-               "--log.level=warn"]
-    # The collector of garbage works before memory does what it likes: half of what Prometheus would take.
-    return _role(plan, "prometheus", command, _answers(port, "/-/ready"), environment={"GOMEMLIMIT": "80MiB", "GOGC": "50"})
+    command = [
+        program("prometheus"),
+        f"--config.file={home / 'prometheus.yml'}",
+        f"--storage.tsdb.path={home / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--storage.tsdb.retention.time=7d",
+        "--storage.tsdb.retention.size=256MB",
+        "--log.level=warn",
+    ]
+    # A soft bound: the collector of garbage works harder before memory grows past it.
+    return _role(
+        plan, "prometheus", command, _answers(port, "/-/ready"), environment={"GOMEMLIMIT": "80MiB", "GOGC": "50"}
+    )
 
 
 def alertmanager(plan):
@@ -254,16 +328,40 @@ def alertmanager(plan):
     values = {"RECEIVER": f"127.0.0.1:{plan.ports['receiver']}"}
     render.fill_file(ROOT / "ops/alertmanager/alertmanager.yml", home / "alertmanager.yml", values)
     port = plan.ports["alertmanager"]
-    command = [program("prometheus-alertmanager"), f"--config.file={home / 'alertmanager.yml'}", f"--storage.path={home / 'data'}",
-               f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=", "--log.level=warn"]
+    command = [
+        program("prometheus-alertmanager"),
+        f"--config.file={home / 'alertmanager.yml'}",
+        f"--storage.path={home / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+        "--log.level=warn",
+    ]
     return _role(plan, "alertmanager", command, _answers(port, "/-/ready"), environment={"GOGC": "50"})
 
 
 def node_exporter(plan):
     port = plan.ports["node-exporter"]
-    collectors = ("cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "stat", "time", "uname", "vmstat")
-    command = [program("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-               "--collector.disable-defaults", *(f"--collector.{name}" for name in collectors)]
+    collectors = (
+        "cpu",
+        "diskstats",
+        "filefd",
+        "filesystem",
+        "loadavg",
+        "meminfo",
+        "netdev",
+        "pressure",
+        "stat",
+        "time",
+        "uname",
+        "vmstat",
+    )
+    command = [
+        program("prometheus-node-exporter"),
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+        "--collector.disable-defaults",
+        *(f"--collector.{name}" for name in collectors),
+    ]
     return _role(plan, "node-exporter", command, _answers(port, "/metrics"))
 
 

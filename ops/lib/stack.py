@@ -1,10 +1,10 @@
 """The whole stack on this machine: up, down, rolling restart; signals to each role, its figures and its log.
 
-    stack = Stack(folder)
-    stack.up(binary)
-    stack.process("snip-1").send(signal.SIGKILL)
-    stack.until_ready("snip-1")
-    stack.down()
+stack = Stack(folder)
+stack.up(binary)
+stack.process("snip-1").send(signal.SIGKILL)
+stack.until_ready("snip-1")
+stack.down()
 """
 
 import dataclasses
@@ -84,7 +84,9 @@ class Stack:
             except (FileNotFoundError, ConnectionError):
                 return None
         if not line:
-            raise Failed(f"the supervisor did not understand {command['do']}; see {self.folder / 'logs/supervisor.log'}")
+            raise Failed(
+                f"the supervisor did not understand {command['do']}; see {self.folder / 'logs/supervisor.log'}"
+            )
         return json.loads(line)
 
     def status(self):
@@ -165,7 +167,9 @@ class Stack:
         if owner:
             look = subprocess.run(["test", "-x", self.folder], user=owner[0], group=owner[1], extra_groups=[])
             if look.returncode != 0:
-                raise Failed(f"the user postgres may not enter {self.folder}; choose another --folder, such as /var/tmp/snip")
+                raise Failed(
+                    f"the user postgres may not enter {self.folder}; choose another --folder, such as /var/tmp/snip"
+                )
 
     def _make_plan(self, binary, wanted, log_redirects):
         try:
@@ -191,8 +195,14 @@ class Stack:
         # Settings of Snip in the caller's environment are not for this stack.
         environment = {"PATH": roles.PATH, "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
         with open(self.log("supervisor"), "a") as log:
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
-        wait.until(f"the supervisor listens; its log is {self.log('supervisor')}", START_SECONDS, lambda: self.ask(do="status") is not None)
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        wait.until(
+            f"the supervisor listens; its log is {self.log('supervisor')}",
+            START_SECONDS,
+            lambda: self.ask(do="status") is not None,
+        )
 
     def _start(self, plan, step):
         made = []
@@ -213,7 +223,8 @@ class Stack:
     def restart(self, names=INSTANCES, binary=None):
         """Restarts roles one after the other, the next one only when the last is ready and Nginx sends to it again.
 
-        With `binary`, goes over to that program; an instance that does not get ready with it goes back, and the rest stay."""
+        With `binary`, goes over to that program; an instance that does not get ready with it goes back, and the others
+        stay as they are."""
         old = self.plan()
         new = dataclasses.replace(old, binary=Path(binary).resolve()) if binary else old
         for name in names:

@@ -1,4 +1,4 @@
-"""Control groups: version 1 or 2 as this machine has them, and version 2 in a tree of files that stands in for a kernel."""
+"""Control groups: those that this machine has, and version 2 in a tree of files that stands in for a kernel."""
 
 import subprocess
 import sys
@@ -67,9 +67,14 @@ class Version2(unittest.TestCase):
     def make(self):
         def make_folder(parent, name, made=cgroup._make):
             folder = made(parent, name)
-            for file, text in {"cgroup.procs": "", "cpu.stat": "usage_usec 1500000\n", "memory.peak": "52428800\n",
-                               "memory.stat": "anon 10485760\nfile 99\nfile_mapped 1048576\n", "memory.events": "oom_kill 2\n",
-                               "memory.swap.max": "max\n"}.items():
+            for file, text in {
+                "cgroup.procs": "",
+                "cpu.stat": "usage_usec 1500000\n",
+                "memory.peak": "52428800\n",
+                "memory.stat": "anon 10485760\nfile 99\nfile_mapped 1048576\n",
+                "memory.events": "oom_kill 2\n",
+                "memory.swap.max": "max\n",
+            }.items():
                 (folder / file).write_text(text)
             return folder
 
@@ -97,7 +102,9 @@ class Version2(unittest.TestCase):
 
 class Sizes(unittest.TestCase):
     def test_sizes(self):
-        self.assertEqual([cgroup.size(text) for text in ("7", "2KiB", "512MiB", "1GiB")], [7, 2048, 512 * MIB, 1024 * MIB])
+        self.assertEqual(
+            [cgroup.size(text) for text in ("7", "2KiB", "512MiB", "1GiB")], [7, 2048, 512 * MIB, 1024 * MIB]
+        )
         for bad in ("", "0", "1G", "-1", "1.5GiB", "GiB"):
             with self.assertRaises(ValueError):
                 cgroup.size(bad)

@@ -21,7 +21,9 @@ PATIENCE_SECONDS = 20
 class Render(unittest.TestCase):
     def test_only_capitals_in_braces_are_filled(self):
         text = "listen ${LISTEN}; log $host ${lower} $$ ${ {{ $value }}"
-        self.assertEqual(render.fill(text, {"LISTEN": "80", "UNUSED": "1"}), "listen 80; log $host ${lower} $$ ${ {{ $value }}")
+        self.assertEqual(
+            render.fill(text, {"LISTEN": "80", "UNUSED": "1"}), "listen 80; log $host ${lower} $$ ${ {{ $value }}"
+        )
 
     def test_a_placeholder_without_a_value_is_an_error(self):
         with self.assertRaisesRegex(ValueError, "placeholder A, B"):
