@@ -197,16 +197,8 @@ def make_database(plan):
 
 
 def redis(plan):
-    command = [
-        program("redis-server"),
-        ROOT / "ops/redis/redis.conf",
-        "--port",
-        "0",
-        "--unixsocket",
-        plan.redis_socket,
-        "--dir",
-        plan.run,
-    ]
+    settings = ROOT / "ops/redis/redis.conf"
+    command = [program("redis-server"), settings, "--port", 0, "--unixsocket", plan.redis_socket, "--dir", plan.run]
     return _role(plan, "redis", command, lambda: _pings(plan.redis_socket))
 
 
@@ -229,20 +221,13 @@ def instance(plan, name):
     command = [
         plan.binary,
         "serve",
-        "--instance-id",
-        name,
-        "--data-dir",
-        plan.folder / "snip",
-        "--listen",
-        f"unix:{plan.socket(name)}",
-        "--listen",
-        f"127.0.0.1:{plan.ports[name]}",
-        "--redis-url",
-        f"unix://{plan.redis_socket}",
-        "--drain-timeout",
-        "10s",
-        "--log-format",
-        "json",
+        f"--instance-id={name}",
+        f"--data-dir={plan.folder / 'snip'}",
+        f"--listen=unix:{plan.socket(name)}",
+        f"--listen=127.0.0.1:{plan.ports[name]}",
+        f"--redis-url=unix://{plan.redis_socket}",
+        "--drain-timeout=10s",
+        "--log-format=json",
     ]
     return _role(
         plan,
@@ -367,6 +352,6 @@ def node_exporter(plan):
 
 def receiver(plan):
     port = plan.ports["receiver"]
-    command = [plan.binary, "alerts", "--listen", f"127.0.0.1:{port}", "--dir", plan.folder / "alerts"]
-    passed = {name: os.environ[name] for name in ("DISCORD_WEBHOOK_URL",) if os.environ.get(name)}
-    return _role(plan, "receiver", command, _answers(port, "/"), environment=passed)
+    command = [plan.binary, "alerts", f"--listen=127.0.0.1:{port}", f"--dir={plan.folder / 'alerts'}"]
+    environment = {"DISCORD_WEBHOOK_URL": os.environ.get("DISCORD_WEBHOOK_URL", "")}  # empty counts as not set
+    return _role(plan, "receiver", command, _answers(port, "/"), environment=environment)
