@@ -111,6 +111,9 @@ fn a_client_cannot_say_who_it_is() {
         redirect.is_some()
     });
     assert_eq!(redirect.expect("an event")["details"]["ip"], "127.0.0.1");
+
+    let answer = client.send("GET", &format!("/urls/{id}"), &[("X-Request-Id", "a-lie")], None).expect(200);
+    assert_ne!(answer.header("X-Request-Id"), Some("a-lie"));
 }
 
 #[test]
