@@ -126,6 +126,10 @@ fn mistakes_are_told_in_a_line() {
     check(&["restart"], 1, "the stack does not run; ops/stack up starts it");
     check(&["logs"], 1, "there are no logs in");
     check(&["up", "--binary", "/nonexistent"], 1, "there is no program /nonexistent");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let up = ["up", "--binary", env!("CARGO_BIN_EXE_snip"), "--port", &format!("nginx={port}")];
+    check(&up, 1, &format!("port {port}, wanted for nginx, is in use"));
     check(&["up", "--port", "snip-9=1"], 2, "'snip-9=1' is not ROLE=PORT");
     check(&["down"], 0, "all of it is stopped");
 }

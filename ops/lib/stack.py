@@ -177,6 +177,11 @@ class Stack:
         except Failed:
             ports = {}
         running = {told["name"] for told in self.status() if told["process"]}
+        for name, port in wanted.items():
+            if name in running and ports[name] != port:
+                raise Failed(f"{name} runs on port {ports[name]}; ops/stack down first")
+            if name not in running and not net.is_free(port):
+                raise Failed(f"port {port}, wanted for {name}, is in use; choose another one")
         ports.update(wanted)
         for name, usual in USUAL_PORTS.items():
             if name in wanted or name in running:
