@@ -90,7 +90,7 @@ fn the_whole_stack_goes_up_heals_restarts_and_goes_down() {
         client.get(&path).expect(302);
         support::client::Conn::try_open(&socket).is_ok()
     });
-    println!("the killed instance listens {:?} later", killed.elapsed());
+    eprintln!("the killed instance listens {:?} later", killed.elapsed());
     assert_ne!(stack.process("snip-1"), before);
 
     // A rolling restart under requests: all of them are answered.
