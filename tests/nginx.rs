@@ -145,6 +145,19 @@ fn a_long_target_and_a_gzipped_list_come_through() {
 }
 
 #[test]
+fn an_upload_larger_than_any_buffer_comes_through() {
+    let stack = Stack::start(&[], |_| {});
+    let users = 6000;
+    let rows: String = (0..users).map(|n| format!("user-{n},user-{n}@example.com\n")).collect();
+    let head = "--boundary\r\nContent-Disposition: form-data; name=\"file\"; filename=\"users.csv\"\r\n\r\n";
+    let body = format!("{head}username,email\n{rows}\r\n--boundary--\r\n");
+    assert!(body.len() > 2 * limits::BODY_BYTES_MAX);
+    let form = [("Content-Type", "multipart/form-data; boundary=boundary")];
+    let answer = stack.nginx.client().send("POST", "/users/bulk", &form, Some(body.as_bytes())).expect(201);
+    assert_eq!(answer.json(), serde_json::json!({ "imported": users, "count": users }));
+}
+
+#[test]
 fn the_tls_server_can_be_switched_on() {
     let stack = Stack::start(&["tls.conf"], |conf| {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
