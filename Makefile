@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long ledger bench profile-build lint fmt setup
+.PHONY: help run test test-long ledger bench profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -9,8 +9,12 @@ help: ## say what there is
 run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
 	cargo run --release
 
+stack: ## the whole stack behind Nginx on 127.0.0.1:8080; ops/stack down stops it, ops/stack --help has the rest
+	ops/stack up
+
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
+	python3 -m unittest discover -s ops/tests
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
 
 test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links

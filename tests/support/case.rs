@@ -173,7 +173,12 @@ pub struct Session {
 impl Session {
     /// With nothing kept.
     pub fn new(snip: &Snip) -> Self {
-        Self { client: snip.client(), names: HashMap::new() }
+        Self::over(snip.client())
+    }
+
+    /// The same with a client of whatever stands before the server.
+    pub fn over(client: Client) -> Self {
+        Self { client, names: HashMap::new() }
     }
 
     /// What was kept under a name.

@@ -1,0 +1,11 @@
+"""What the scripts in ops/ and loadtests/ share: Python 3.11's standard library, nothing else.
+
+render      fills placeholders in configuration files
+wait        polls with a deadline
+net         free ports, one HTTP request over TCP or a unix socket, metrics as numbers
+process     a process by its id and start time: never another that got the same id
+supervisor  starts roles and starts them again when they die
+roles       what each role of the stack is: its command, its files, when it is ready
+stack       the whole: up, down, rolling restart; kill and pause of each role
+cgroup      one core and one gigabyte for a command and all that it starts
+"""
