@@ -4,20 +4,17 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use support::command::{self, run, text_of};
+use support::docs::{anchors, root};
 use support::snip::Snip;
 
 /// More than the program ever takes to print its help.
 const LIMIT: Duration = Duration::from_secs(30);
 const COMMANDS: [&[&str]; 7] =
     [&["serve"], &["seed"], &["alerts"], &["healthcheck"], &["migrate"], &["journal", "inspect"], &["journal", "ship"]];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn page(name: &str) -> String {
     text_of(&root().join("docs").join(name))
@@ -116,17 +113,6 @@ fn pages() -> Vec<PathBuf> {
 fn links(markdown: &str) -> Vec<&str> {
     let prose = markdown.split("```").step_by(2);
     prose.flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next()).collect()
-}
-
-/// The anchors that GitHub gives to a page's headings.
-fn anchors(markdown: &str) -> BTreeSet<String> {
-    let headings = markdown.split("```").step_by(2).flat_map(str::lines).filter(|line| line.starts_with('#'));
-    let anchor = |line: &str| {
-        let kept = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    };
-    headings.map(anchor).collect()
 }
 
 #[test]

@@ -32,6 +32,9 @@ missing_packages() {
     have nginx || echo nginx-light
     have redis-server || echo redis-server
     have pgbouncer || echo pgbouncer
+    have promtool || echo prometheus # promtool, and the server that the alert tests run
+    have amtool || echo prometheus-alertmanager
+    have prometheus-node-exporter || echo prometheus-node-exporter
     have_postgres || echo postgresql-15
 }
 
