@@ -164,6 +164,13 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 64;
 /// Bytes that the shipper reads from a segment at a time.
 pub const JOURNAL_READ_BYTES: usize = 256 * 1024;
 
+// ---- Metrics ---------------------------------------------------------------------------------------------------
+
+/// How long a scrape waits for the store to be looked at; then it tells what was seen the time before.
+pub const SCRAPE_STORE_WAIT: Duration = Duration::from_millis(100);
+/// The active URLs are counted again after so many times the time that it took: at most 1 % of it goes into counting.
+pub const SCRAPE_COUNT_REST: u32 = 100;
+
 // ---- Log -------------------------------------------------------------------------------------------------------
 
 /// Lines waiting for the log's writer. Past it lines are dropped and counted, never waited for.

@@ -27,7 +27,8 @@ fn yaml(path: &Path) -> Value {
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(ops(folder)).expect(folder).map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|extension| extension == "yml")).collect();
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "yml")).collect();
     files.sort();
     assert!(!files.is_empty(), "{folder} is empty");
     files
@@ -58,14 +59,17 @@ fn alerts() -> BTreeMap<String, Value> {
 
 #[test]
 fn prometheus_takes_its_configuration() {
-    run(clean(Command::new("promtool")).args(["check", "config"]).arg(ops("prometheus/prometheus.yml")), LIMIT).success();
+    run(clean(Command::new("promtool")).args(["check", "config"]).arg(ops("prometheus/prometheus.yml")), LIMIT)
+        .success();
 }
 
 #[test]
 fn every_rule_does_what_its_test_says() {
     let tests: Vec<_> = files("prometheus/tests")
         .into_iter()
-        .map(|file| thread::spawn(move || run(clean(Command::new("promtool")).args(["test", "rules"]).arg(file), LIMIT)))
+        .map(|file| {
+            thread::spawn(move || run(clean(Command::new("promtool")).args(["test", "rules"]).arg(file), LIMIT))
+        })
         .collect();
     for test in tests {
         test.join().expect("promtool").success();
@@ -124,8 +128,9 @@ fn looks(name: &str, groups: &[Value]) -> Looks {
 
 #[test]
 fn every_alert_is_tested_pending_firing_resolved_and_silent() {
-    let groups: Vec<Value> = { files("prometheus/tests").iter() }
-        .flat_map(|path| list(&yaml(path)["tests"]).cloned().collect::<Vec<_>>())
+    let groups: Vec<Value> = files("prometheus/tests")
+        .into_iter()
+        .flat_map(|path| list(&yaml(&path)["tests"]).cloned().collect::<Vec<_>>())
         .collect();
     for name in alerts().keys() {
         let expect = match name.as_str() {
@@ -158,7 +163,8 @@ fn alertmanager_takes_its_configuration_and_routes_by_severity() {
         let receiver = if name == "Watchdog" { "dead-mans-switch" } else { severity };
         let mut amtool = clean(Command::new("amtool"));
         amtool.args(["config", "routes", "test", "--verify.receivers", receiver, "--config.file"]).arg(&config);
-        run(amtool.args([format!("alertname={name}"), format!("severity={severity}"), "job=snip".into()]), LIMIT).success();
+        run(amtool.args([format!("alertname={name}"), format!("severity={severity}"), "job=snip".into()]), LIMIT)
+            .success();
     }
 }
 

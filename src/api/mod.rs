@@ -8,6 +8,7 @@ mod query;
 mod redirect;
 pub(crate) mod reply;
 mod router;
+mod scrape;
 mod upload;
 mod urls;
 mod users;
@@ -21,6 +22,7 @@ pub use client::TrustedProxies;
 use json::{Field, Object};
 use reply::Error;
 use router::Route;
+use scrape::{Looker, Scrape};
 
 use crate::clicks::Clicks;
 use crate::http::head::Head;
@@ -35,9 +37,9 @@ use crate::store::Store;
 pub struct Api {
     store: Arc<dyn Store>,
     links: Links,
-    clicks: Clicks,
-    metrics: Metrics,
-    connections: Arc<http::Stats>,
+    clicks: Arc<Clicks>,
+    metrics: Arc<Metrics>,
+    scrape: Arc<Scrape>,
     trusted_proxies: TrustedProxies,
     is_draining: AtomicBool,
     requests: AtomicU64,
@@ -48,17 +50,29 @@ type Handled = Result<(), Error>;
 
 impl Api {
     /// An API on `store`. `connections` are the figures of the server that serves it.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
     pub fn new(
         store: Arc<dyn Store>,
         links: Links,
         clicks: Clicks,
-        metrics: Metrics,
         connections: Arc<http::Stats>,
         trusted_proxies: TrustedProxies,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
+        let (clicks, metrics) = (Arc::new(clicks), Arc::<Metrics>::default());
+        let scrape = Scrape {
+            store: Arc::clone(&store),
+            links: links.clone(),
+            clicks: Arc::clone(&clicks),
+            metrics: Arc::clone(&metrics),
+            connections,
+            looker: Looker::start(Arc::clone(&store))?,
+        };
+        let scrape = Arc::new(scrape);
         let is_draining = AtomicBool::new(false);
         let requests = AtomicU64::new(0);
-        Self { store, links, clicks, metrics, connections, trusted_proxies, is_draining, requests }
+        Ok(Self { store, links, clicks, metrics, scrape, trusted_proxies, is_draining, requests })
     }
 
     /// From now on `/readyz` sends clients elsewhere.
