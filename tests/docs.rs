@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use support::command::{self, run, text_of};
 use support::docs::{anchors, root};
-use support::snip::Snip;
+use support::redis::Redis;
+use support::snip::{Launch, Snip, StoreKind};
 
 /// More than the program ever takes to print its help.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -86,19 +87,34 @@ fn every_command_is_documented() {
 
 #[test]
 fn every_metric_is_documented() {
-    let snip = Snip::start();
+    let redis = Redis::start();
+    let both_ways = [
+        Launch::on(StoreKind::Sqlite).start(),
+        Launch::on(StoreKind::Postgres).arg("--redis-url").arg(redis.url()).start(),
+    ];
+    let served: BTreeSet<_> = both_ways.iter().flat_map(metrics).collect();
+    assert!(served.contains("http_requests_total") && served.contains("redirects_total"), "{served:?}");
+    let page = page("metrics.md");
+    assert_eq!(missing(&page, &served), [""; 0], "/metrics serves what docs/metrics.md does not name");
+    let documented: BTreeSet<_> = first_columns(&page).collect();
+    let gone: Vec<_> = documented.difference(&served).collect();
+    assert_eq!(gone, [""; 0], "docs/metrics.md names what /metrics does not serve");
+}
+
+fn metrics(snip: &Snip) -> BTreeSet<String> {
     // Metrics with labels are served from their first use on.
     snip.client().get("/health").expect(200);
-    let metrics = snip.client().get("/metrics").expect(200);
-    let names: BTreeSet<_> = metrics
-        .text()
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .filter_map(|rest| rest.split(' ').next())
-        .map(str::to_owned)
-        .collect();
-    assert!(names.contains("http_requests_total") && names.contains("redirects_total"), "{names:?}");
-    assert_eq!(missing(&page("metrics.md"), &names), [""; 0], "/metrics serves what docs/metrics.md does not name");
+    let page = snip.client().get("/metrics").expect(200);
+    let types = page.text().lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// The names in the first columns of those tables that have a column `type`.
+fn first_columns(markdown: &str) -> impl Iterator<Item = String> {
+    let tables = markdown.split("\n\n").filter(|block| block.starts_with("| name | type |"));
+    let rows = tables.flat_map(|table| table.lines().skip(2));
+    let columns = rows.filter_map(|row| row.split('|').nth(1));
+    columns.flat_map(|column| column.split('`').skip(1).step_by(2)).map(str::to_owned)
 }
 
 // ---- Links -----------------------------------------------------------------------------------------------------
