@@ -129,6 +129,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         Clicks::start(store.clone(), args.journal_options())?,
         Arc::clone(&connections),
         args.trusted_proxies.clone(),
+        args.slow_request,
     )
     .context("cannot start the thread that looks at the store")?;
     let api = Arc::new(api);

@@ -24,7 +24,7 @@ pub use record::ClickRef;
 use crate::figures::{Figures, read};
 use crate::limits::CLICKS_FLUSH_DEADLINE;
 use crate::model::Timestamp;
-use crate::runtime::slot;
+use crate::runtime::{Wait, slot, waited};
 use crate::store::ClickStore;
 use journal::Shared;
 use shipper::{Desk, Shipper};
@@ -107,7 +107,13 @@ impl Clicks {
     #[must_use]
     pub fn flush(&self) -> bool {
         let (slot, told) = slot();
-        !self.desk.ask(self.journal.shared().tail(), told) || slot.wait(CLICKS_FLUSH_DEADLINE).is_ok()
+        if !self.desk.ask(self.journal.shared().tail(), told) {
+            return true;
+        }
+        let begun = Instant::now();
+        let is_stored = slot.wait(CLICKS_FLUSH_DEADLINE).is_ok();
+        waited(Wait::Clicks, begun);
+        is_stored
     }
 
     /// Stores what is left and ends the threads. Returns the number of clicks that the store did not take within `limit`:

@@ -38,7 +38,7 @@ use crate::figures::{Figures, count, read};
 use crate::limits::{LINK_TTL, LINK_TTL_ATTESTED, STORE_DEADLINE};
 use crate::model::{ChangedUrl, Version};
 use crate::redis::{Config, Events};
-use crate::runtime::{Filler, slot};
+use crate::runtime::{Filler, Wait, slot, waited};
 use crate::store::Store;
 
 /// What a redirect learns of its code.
@@ -298,7 +298,10 @@ impl Inner {
             (Part::Lead(flight), _) => self.lead(code, flight, now),
             (Part::Join, Some(slot)) => {
                 count(&self.stats.joined);
-                slot.wait(STORE_DEADLINE).unwrap_or_else(|_| Err(no_answer()))
+                let begun = Instant::now();
+                let outcome = slot.wait(STORE_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
+                waited(Wait::Joined, begun);
+                outcome
             }
             (Part::Join, None) => Err(no_answer()),
         }

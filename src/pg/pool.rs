@@ -21,7 +21,7 @@ use super::rows::Rows;
 use super::statement::{Call, Statement};
 use crate::figures::{Figures, Latency, count, read};
 use crate::limits;
-use crate::runtime::{self, Empty, Filler, Slot, slot};
+use crate::runtime::{self, Empty, Filler, Slot, Wait, slot};
 
 /// How often a request is sent at the most. The last try relies on nothing prepared: of many callers who share a
 /// statement that cannot be prepared, one alone hears why, and the others that it is not prepared, again and again.
@@ -266,7 +266,7 @@ impl Shared {
         count(&self.counters.queries);
         let begun = Instant::now();
         let result = self.run_until(limit, begun, calls);
-        self.latency.observe(begun.elapsed());
+        self.latency.observe(runtime::waited(Wait::Store, begun));
         match &result {
             Ok(_) => {}
             Err(Error::Busy) => count(&self.counters.busy),

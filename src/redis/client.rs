@@ -18,7 +18,7 @@ use super::error::{Error, Result};
 use super::wire::Values;
 use crate::figures::{Figures, Latency, read};
 use crate::limits;
-use crate::runtime::{self, Empty};
+use crate::runtime::{self, Empty, Wait};
 
 /// A connection that breaks sooner than this counts as one that could not be opened.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -341,7 +341,7 @@ impl Shared {
             }),
             Err(error) => Err(error),
         };
-        self.latency.observe(begun.elapsed());
+        self.latency.observe(runtime::waited(Wait::Redis, begun));
         match &outcome {
             Ok(_) => self.breaker().succeeded(),
             Err(_) => self.breaker().failed(Instant::now()),

@@ -3,6 +3,7 @@
 mod expiry;
 pub mod offload;
 mod slot;
+mod waits;
 
 use std::io;
 use std::sync::Once;
@@ -13,6 +14,7 @@ use crate::figures::{Figures, count, read};
 use crate::limits;
 
 pub use slot::{Empty, Filler, Slot, slot};
+pub use waits::{Wait, Waited, waited, waits_since};
 
 /// Sets `may` up; further calls do nothing. Must come before the first coroutine.
 ///

@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use super::slot::slot;
+use super::waits::{Wait, waited};
 use crate::figures::{Figures, count, read};
 use crate::limits::{OFFLOAD_QUEUE_JOBS, OFFLOAD_THREADS};
 
@@ -42,7 +44,10 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
         count(&REFUSED);
         NotDone::Busy
     })?;
-    slot.wait_until_filled().map_err(|_| NotDone::Panicked)
+    let begun = Instant::now();
+    let done = slot.wait_until_filled().map_err(|_| NotDone::Panicked);
+    waited(Wait::Thread, begun);
+    done
 }
 
 fn queue() -> &'static SyncSender<Job> {

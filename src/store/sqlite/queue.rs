@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use crate::error::{StoreError, StoreResult};
 use crate::figures::{Figures, Latency, count, read};
 use crate::limits::{SQLITE_BATCH_JOBS, SQLITE_QUEUE_JOBS};
-use crate::runtime::{Empty, Filler, Slot, slot};
+use crate::runtime::{Empty, Filler, Slot, Wait, slot, waited};
 
 /// What a job does to the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Queue {
             Some(limit) => slot.wait(limit),
             None => slot.wait_until_filled(),
         };
-        self.stats.latency.observe(begun.elapsed());
+        self.stats.latency.observe(waited(Wait::Store, begun));
         if matches!(result, Err(Empty::TimedOut)) {
             count(&self.stats.timeouts);
         }
