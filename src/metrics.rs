@@ -141,15 +141,15 @@ impl Metrics {
         let pairs = || Endpoint::ALL.into_iter().flat_map(|endpoint| METHODS.map(|method| (endpoint, method)));
         let requests = pairs().flat_map(|(endpoint, method)| {
             let by_status = STATUSES.iter().zip(&self.requests(endpoint, method).by_status);
-            by_status.map(move |((_, status), total)| ([method.as_str(), endpoint.as_str(), status], read(total)))
+            by_status.map(move |((_, status), total)| ([endpoint.as_str(), method.as_str(), status], read(total)))
         });
         let requests = requests.filter(|(_, total)| *total > 0);
-        figures.counters("http_requests_total", "Requests answered", ["method", "endpoint", "status"], requests);
+        figures.counters("http_requests_total", "Requests answered", ["endpoint", "method", "status"], requests);
         let latencies = pairs()
-            .map(|(endpoint, method)| ([method.as_str(), endpoint.as_str()], &self.requests(endpoint, method).latency));
+            .map(|(endpoint, method)| ([endpoint.as_str(), method.as_str()], &self.requests(endpoint, method).latency));
         let latencies = latencies.filter(|(_, latency)| latency.count() > 0);
         let help = "Time from a request's arrival to its answer";
-        figures.latencies("http_request_duration_seconds", help, ["method", "endpoint"], latencies);
+        figures.latencies("http_request_duration_seconds", help, ["endpoint", "method"], latencies);
         figures.counter("urls_created_total", "Short URLs made", read(&self.urls_created));
         figures.counter("redirects_total", "Redirects followed", read(&self.redirects));
         tell_process(figures);
@@ -185,10 +185,10 @@ mod tests {
         figures.write(&mut out);
         let text = String::from_utf8(out).unwrap();
         for line in [
-            r#"http_requests_total{method="GET",endpoint="/<short_code>",status="302"} 2"#,
-            r#"http_requests_total{method="OTHER",endpoint="unknown",status="431"} 1"#,
-            r#"http_requests_total{method="OTHER",endpoint="unknown",status="500"} 1"#,
-            r#"http_request_duration_seconds_bucket{method="GET",endpoint="/<short_code>",le="0.0001"} 2"#,
+            r#"http_requests_total{endpoint="/<short_code>",method="GET",status="302"} 2"#,
+            r#"http_requests_total{endpoint="unknown",method="OTHER",status="431"} 1"#,
+            r#"http_requests_total{endpoint="unknown",method="OTHER",status="500"} 1"#,
+            r#"http_request_duration_seconds_bucket{endpoint="/<short_code>",method="GET",le="0.0001"} 2"#,
             "urls_created_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

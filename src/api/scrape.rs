@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::clicks::Clicks;
@@ -63,7 +63,20 @@ impl Seen {
 /// for long.
 pub(super) struct Looker {
     shared: Arc<Shared>,
+    // Fields drop in this order: without the sender the thread comes to its end, and only then can it be joined.
     orders: SyncSender<()>,
+    _thread: Joined,
+}
+
+/// Waits for the thread to let go of the store, which is to be closed in order at the end of the process.
+struct Joined(Option<JoinHandle<()>>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that looks at the store panicked");
+        }
+    }
 }
 
 #[derive(Default)]
@@ -91,8 +104,9 @@ impl Looker {
         let shared = Arc::<Shared>::default();
         let (orders, taken) = sync_channel(1);
         let work = Arc::clone(&shared);
-        thread::Builder::new().name("snip-look".into()).spawn(move || run(&work, store.as_ref(), &taken))?;
-        Ok(Self { shared, orders })
+        let body = move || run(&work, store.as_ref(), &taken);
+        let thread = thread::Builder::new().name("snip-look".into()).spawn(body)?;
+        Ok(Self { shared, orders, _thread: Joined(Some(thread)) })
     }
 
     /// Has the store looked at, and says what was seen: now, if that is quick, or else the last time.
