@@ -177,8 +177,9 @@ pub const SLOW_REQUEST_DEFAULT: Duration = Duration::from_millis(100);
 
 /// How long a scrape waits for the store to be looked at; then it tells what was seen the time before.
 pub const SCRAPE_STORE_WAIT: Duration = Duration::from_millis(100);
-/// The active URLs are counted again after so many times the time that it took: at most 1 % of it goes into counting.
-pub const SCRAPE_COUNT_REST: u32 = 100;
+/// The active URLs are counted again after so many times the time that it took: at most 0.1 % of it goes into counting, by
+/// each instance.
+pub const SCRAPE_COUNT_REST: u32 = 1000;
 
 // ---- Log -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ use support::postgres::{Postgres, wait_until};
 use support::snip::{Launch, Snip, StoreKind};
 
 /// More than counting a handful of rows ever takes, the rest after it included.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn health() {
