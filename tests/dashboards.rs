@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::client::{Address, Client};
+use support::client::{Address, Client, Conn};
 use support::command::{clean, eventually, text_of};
 use support::docs;
 use support::redis::Redis;
@@ -122,10 +122,9 @@ fn every_query_of_every_dashboard_has_data() {
     let _node = Daemon::start("prometheus-node-exporter", &[format!("--web.listen-address={node}")], folder.path());
     let arguments = [format!("--web.listen-address={prometheus}"), "--config.file=prometheus.yml".into()];
     let _prometheus = Daemon::start("prometheus", &arguments, folder.path());
-    let mut connected = None;
-    eventually("Prometheus listens", LIMIT, || {
-        connected = support::client::Conn::try_open(&Address::Tcp(prometheus)).ok();
-        connected.is_some()
+    eventually("Prometheus is ready", LIMIT, || {
+        let address = Address::Tcp(prometheus);
+        Conn::try_open(&address).is_ok() && Client::new(address).get("/-/ready").status == 200
     });
 
     let mut asker = Client::new(Address::Tcp(prometheus));
