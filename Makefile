@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long ledger bench profile-build lint fmt setup stack
+.PHONY: help run test test-long alerts-test ledger bench profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -19,6 +19,9 @@ test: setup lint ## install what tests need, lint, run every test (this is what 
 
 test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links
 	SNIP_TEST_LONG=1 cargo test --test cache -- --nocapture
+
+alerts-test: ## let instances, store, Redis and Prometheus fail, and see the alerts reach the receiver and a Discord stand-in
+	ops/alerts-test
 
 ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
 	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture

@@ -252,7 +252,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     journal: JournalArgs,
 
-    /// Peers whose X-Forwarded-For and X-Real-IP are believed: addresses, networks, 'loopback', 'unix'
+    /// Peers whose X-Forwarded-For, X-Real-IP and X-Request-Id are believed: addresses, networks, 'loopback', 'unix'
     #[arg(long, env = "SNIP_TRUSTED_PROXIES", value_name = "LIST", default_value = "loopback,unix")]
     pub trusted_proxies: TrustedProxies,
 
@@ -263,6 +263,10 @@ pub struct ServeArgs {
     /// Form of the log; 'auto' is JSON unless standard output is a terminal
     #[arg(long, env = "LOG_FORMAT", value_enum, ignore_case = true, default_value = "auto")]
     pub log_format: Format,
+
+    /// From this time on a request is slow, and the log tells what it waited for
+    #[arg(long, env = "SNIP_SLOW_REQUEST", value_name = "TIME", value_parser = duration, default_value = "100ms")]
+    pub slow_request: Duration,
 
     /// Connections open at once; past it new ones get 503
     #[arg(long, env = "SNIP_MAX_CONNECTIONS", value_name = "N", value_parser = connections(),
@@ -522,6 +526,7 @@ mod tests {
         assert_eq!(args.journal.journal_sync_interval, limits::JOURNAL_SYNC_INTERVAL_DEFAULT);
         assert_eq!(args.drain_timeout, limits::DRAIN_TIMEOUT_DEFAULT);
         assert_eq!(args.listen(), vec!["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(args.slow_request, limits::SLOW_REQUEST_DEFAULT);
         assert_eq!(args.trusted_proxies, TrustedProxies::default());
     }
 

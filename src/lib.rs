@@ -3,6 +3,7 @@
 //! The modules in reading order; each knows only those above it in this list (see `docs/architecture.md`):
 
 pub mod limits;
+pub mod figures;
 pub mod error;
 pub mod model;
 pub mod runtime;

@@ -164,6 +164,23 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 64;
 /// Bytes that the shipper reads from a segment at a time.
 pub const JOURNAL_READ_BYTES: usize = 256 * 1024;
 
+// ---- Requests in the log ---------------------------------------------------------------------------------------
+
+/// Bytes of a request's id; a longer one from a proxy is not taken, and one of our own stands in its place.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Waits of a coroutine that are remembered, for the line of a slow request; the oldest make room.
+pub const WAITS_KEPT: usize = 16;
+/// From this time on a request is slow and gets a line in the log that tells what it waited for, when not configured.
+pub const SLOW_REQUEST_DEFAULT: Duration = Duration::from_millis(100);
+
+// ---- Metrics ---------------------------------------------------------------------------------------------------
+
+/// How long a scrape waits for the store to be looked at; then it tells what was seen the time before.
+pub const SCRAPE_STORE_WAIT: Duration = Duration::from_millis(100);
+/// The active URLs are counted again after so many times the time that it took: at most 0.1 % of it goes into counting, by
+/// each instance.
+pub const SCRAPE_COUNT_REST: u32 = 1000;
+
 // ---- Log -------------------------------------------------------------------------------------------------------
 
 /// Lines waiting for the log's writer. Past it lines are dropped and counted, never waited for.

@@ -14,6 +14,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::figures::Figures;
 use crate::limits::LOG_QUEUE_LINES;
 
 /// The least severe events that are written.
@@ -50,9 +51,10 @@ impl Format {
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Lines dropped because the queue was full.
-pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+/// Tells Prometheus.
+pub fn tell(figures: &mut Figures) {
+    let dropped = DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64);
+    figures.counter("log_lines_dropped_total", "Log lines dropped because their queue was full", dropped);
 }
 
 /// Starts the log. It is written out in full when the guard is dropped.

@@ -22,7 +22,6 @@ use snip::http::{Bound, ListenAddress, Server};
 use snip::limits;
 use snip::links::Links;
 use snip::log::{Format, Level};
-use snip::metrics::Metrics;
 use snip::store::Store;
 use snip::store::postgres::{PostgresStore, Tables};
 use snip::store::sqlite::SqliteStore;
@@ -124,14 +123,16 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     announce(args, &choice, &bound);
 
     let connections = Arc::default();
-    let api = Arc::new(Api::new(
+    let api = Api::new(
         Arc::clone(&store),
         open_links(args, &choice, &store)?,
         Clicks::start(store.clone(), args.journal_options())?,
-        Metrics::new().context("cannot set up the metrics")?,
         Arc::clone(&connections),
         args.trusted_proxies.clone(),
-    ));
+        args.slow_request,
+    )
+    .context("cannot start the thread that looks at the store")?;
+    let api = Arc::new(api);
     let server =
         Server::start(bound, Arc::clone(&api), args.http_options(), connections).context("cannot start to serve")?;
 

@@ -4,20 +4,18 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use support::command::{self, run, text_of};
-use support::snip::Snip;
+use support::docs::{anchors, root};
+use support::redis::Redis;
+use support::snip::{Launch, Snip, StoreKind};
 
 /// More than the program ever takes to print its help.
 const LIMIT: Duration = Duration::from_secs(30);
 const COMMANDS: [&[&str]; 7] =
     [&["serve"], &["seed"], &["alerts"], &["healthcheck"], &["migrate"], &["journal", "inspect"], &["journal", "ship"]];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn page(name: &str) -> String {
     text_of(&root().join("docs").join(name))
@@ -89,19 +87,34 @@ fn every_command_is_documented() {
 
 #[test]
 fn every_metric_is_documented() {
-    let snip = Snip::start();
+    let redis = Redis::start();
+    let both_ways = [
+        Launch::on(StoreKind::Sqlite).start(),
+        Launch::on(StoreKind::Postgres).arg("--redis-url").arg(redis.url()).start(),
+    ];
+    let served: BTreeSet<_> = both_ways.iter().flat_map(metrics).collect();
+    assert!(served.contains("http_requests_total") && served.contains("redirects_total"), "{served:?}");
+    let page = page("metrics.md");
+    assert_eq!(missing(&page, &served), [""; 0], "/metrics serves what docs/metrics.md does not name");
+    let documented: BTreeSet<_> = first_columns(&page).collect();
+    let gone: Vec<_> = documented.difference(&served).collect();
+    assert_eq!(gone, [""; 0], "docs/metrics.md names what /metrics does not serve");
+}
+
+fn metrics(snip: &Snip) -> BTreeSet<String> {
     // Metrics with labels are served from their first use on.
     snip.client().get("/health").expect(200);
-    let metrics = snip.client().get("/metrics").expect(200);
-    let names: BTreeSet<_> = metrics
-        .text()
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .filter_map(|rest| rest.split(' ').next())
-        .map(str::to_owned)
-        .collect();
-    assert!(names.contains("http_requests_total") && names.contains("redirects_total"), "{names:?}");
-    assert_eq!(missing(&page("metrics.md"), &names), [""; 0], "/metrics serves what docs/metrics.md does not name");
+    let page = snip.client().get("/metrics").expect(200);
+    let types = page.text().lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// The names in the first columns of those tables that have a column `type`.
+fn first_columns(markdown: &str) -> impl Iterator<Item = String> {
+    let tables = markdown.split("\n\n").filter(|block| block.starts_with("| name | type |"));
+    let rows = tables.flat_map(|table| table.lines().skip(2));
+    let columns = rows.filter_map(|row| row.split('|').nth(1));
+    columns.flat_map(|column| column.split('`').skip(1).step_by(2)).map(str::to_owned)
 }
 
 // ---- Links -----------------------------------------------------------------------------------------------------
@@ -116,17 +129,6 @@ fn pages() -> Vec<PathBuf> {
 fn links(markdown: &str) -> Vec<&str> {
     let prose = markdown.split("```").step_by(2);
     prose.flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next()).collect()
-}
-
-/// The anchors that GitHub gives to a page's headings.
-fn anchors(markdown: &str) -> BTreeSet<String> {
-    let headings = markdown.split("```").step_by(2).flat_map(str::lines).filter(|line| line.starts_with('#'));
-    let anchor = |line: &str| {
-        let kept = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    };
-    headings.map(anchor).collect()
 }
 
 #[test]

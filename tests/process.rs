@@ -420,5 +420,9 @@ fn a_500_says_nothing_of_the_inside_and_is_logged_with_a_request_id() {
     snip.stop();
     let log = snip.log();
     let line: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
-    assert!(line["request_id"].is_u64() && line["cause"].as_str().is_some_and(|c| c.contains("control")), "{line}");
+    assert!(
+        answer.header("X-Request-Id") == line["request_id"].as_str()
+            && line["cause"].as_str().is_some_and(|c| c.contains("control")),
+        "{line}"
+    );
 }

@@ -58,7 +58,8 @@ impl TrustedProxies {
         forwarded.or_else(|| request.head.x_real_ip.and_then(address)).or(peer)
     }
 
-    fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+    /// Whether the peer's word is taken; `None` is a unix socket.
+    pub fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         peer.map_or(self.unix, |peer| self.contains(canonical(peer.ip())))
     }
 

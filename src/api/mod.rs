@@ -7,20 +7,24 @@ mod ops;
 mod query;
 mod redirect;
 pub(crate) mod reply;
+mod request_id;
 mod router;
+mod scrape;
 mod upload;
 mod urls;
 mod users;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::TrustedProxies;
 
 use json::{Field, Object};
 use reply::Error;
+use request_id::{RequestId, RequestIds};
 use router::Route;
+use scrape::{Looker, Scrape};
 
 use crate::clicks::Clicks;
 use crate::http::head::Head;
@@ -29,36 +33,52 @@ use crate::limits::{BODY_BYTES_MAX, UPLOAD_BODY_BYTES_MAX};
 use crate::links::Links;
 use crate::metrics::{Endpoint, Metrics};
 use crate::model::Id;
+use crate::runtime::{Wait, waits_since};
 use crate::store::Store;
 
 /// The API over its parts.
 pub struct Api {
     store: Arc<dyn Store>,
     links: Links,
-    clicks: Clicks,
-    metrics: Metrics,
-    connections: Arc<http::Stats>,
+    clicks: Arc<Clicks>,
+    metrics: Arc<Metrics>,
+    scrape: Arc<Scrape>,
     trusted_proxies: TrustedProxies,
+    slow: Duration,
     is_draining: AtomicBool,
-    requests: AtomicU64,
+    request_ids: RequestIds,
 }
 
 /// What a handler says: everything was written, or this error is to be.
 type Handled = Result<(), Error>;
 
 impl Api {
-    /// An API on `store`. `connections` are the figures of the server that serves it.
+    /// An API on `store`. `connections` are the figures of the server that serves it. Requests that take `slow` or longer
+    /// get a line in the log.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
     pub fn new(
         store: Arc<dyn Store>,
         links: Links,
         clicks: Clicks,
-        metrics: Metrics,
         connections: Arc<http::Stats>,
         trusted_proxies: TrustedProxies,
-    ) -> Self {
+        slow: Duration,
+    ) -> std::io::Result<Self> {
+        let (clicks, metrics) = (Arc::new(clicks), Arc::<Metrics>::default());
+        let scrape = Scrape {
+            store: Arc::clone(&store),
+            links: links.clone(),
+            clicks: Arc::clone(&clicks),
+            metrics: Arc::clone(&metrics),
+            connections,
+            looker: Looker::start(Arc::clone(&store))?,
+        };
+        let scrape = Arc::new(scrape);
         let is_draining = AtomicBool::new(false);
-        let requests = AtomicU64::new(0);
-        Self { store, links, clicks, metrics, connections, trusted_proxies, is_draining, requests }
+        let request_ids = RequestIds::default();
+        Ok(Self { store, links, clicks, metrics, scrape, trusted_proxies, slow, is_draining, request_ids })
     }
 
     /// From now on `/readyz` sends clients elsewhere.
@@ -116,26 +136,72 @@ impl Api {
         Err(Error::Unavailable("the clicks before this read are not stored yet".to_owned()))
     }
 
-    /// A number for a request that is worth a line in the log.
-    fn next_request_id(&self) -> u64 {
-        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    /// The id that a trusted proxy has given the request.
+    fn given_id(&self, request: &Request<'_>) -> Option<RequestId> {
+        let id = RequestId::given(request.head.x_request_id?)?;
+        self.trusted_proxies.trusts(request.peer).then_some(id)
     }
 
-    /// Redirects and probes are counted; everything else also gets a line, and so does whatever failed for a reason that
-    /// the client is not told.
-    fn log(&self, endpoint: Endpoint, request: &Request<'_>, status: u16, took: Duration, cause: Option<&str>) {
-        use Endpoint::{Health, Livez, Metrics, Readyz, Redirect};
-        if cause.is_none() && matches!(endpoint, Redirect | Livez | Readyz | Health | Metrics) {
+    /// Redirects and probes are counted; everything else also gets a line, and so does whatever was slow or failed for a
+    /// reason that the client is not told.
+    fn log(&self, answered: &Answered<'_>, request: &Request<'_>, began: Instant, took: Duration) {
+        let Answered { endpoint, id, status, cause } = *answered;
+        let is_slow = took >= self.slow;
+        if cause.is_none() && !is_slow && !is_worth_a_line(endpoint) {
             return;
         }
-        let micros = took.as_micros() as u64;
+        let id = id.unwrap_or_else(|| self.request_ids.next());
         let Head { method, path, .. } = request.head;
-        let (request_id, method) = (self.next_request_id(), method.as_str());
+        let (request_id, method) = (tracing::field::display(id), method.as_str());
+        let micros = took.as_micros() as u64;
+        if !is_slow && cause.is_none() {
+            tracing::info!(request_id, method, path, status, micros, "request");
+            return;
+        }
+        // What is in none of these was computing, or waiting for the CPU.
+        let waited = waits_since(began);
+        let store_micros = waited.micros(Wait::Store);
+        let redis_micros = waited.micros(Wait::Redis);
+        let joined_micros = waited.micros(Wait::Joined);
+        let clicks_micros = waited.micros(Wait::Clicks);
+        let thread_micros = waited.micros(Wait::Thread);
+        macro_rules! line {
+            ($level:ident, $message:literal $(, $cause:ident)?) => {
+                tracing::$level!(
+                    request_id,
+                    method,
+                    path,
+                    status,
+                    micros,
+                    store_micros,
+                    redis_micros,
+                    joined_micros,
+                    clicks_micros,
+                    thread_micros,
+                    $($cause,)?
+                    $message
+                )
+            };
+        }
         match cause {
-            None => tracing::info!(request_id, method, path, status, micros, "request"),
-            Some(cause) => tracing::error!(request_id, method, path, status, micros, cause, "request failed"),
+            None => line!(warn, "slow request"),
+            Some(cause) => line!(error, "request failed", cause),
         }
     }
+}
+
+/// What is known of a request once it is answered.
+struct Answered<'c> {
+    endpoint: Endpoint,
+    id: Option<RequestId>,
+    status: u16,
+    /// Why it failed, if the client is not told.
+    cause: Option<&'c str>,
+}
+
+fn is_worth_a_line(endpoint: Endpoint) -> bool {
+    use Endpoint::{Health, Livez, Metrics, Readyz, Redirect};
+    !matches!(endpoint, Redirect | Livez | Readyz | Health | Metrics)
 }
 
 impl Service for Api {
@@ -151,15 +217,24 @@ impl Service for Api {
     fn call(&self, request: &Request<'_>, response: &mut Response<'_>) {
         let began = Instant::now();
         let route = router::route(request.head.path);
+        let endpoint = endpoint(&route);
+        // A redirect has an id when it was given one; making one up would cost each of them for the sake of few.
+        let mut id = self.given_id(request);
+        if id.is_none() && is_worth_a_line(endpoint) {
+            id = Some(self.request_ids.next());
+        }
+        response.identify(id.as_ref().map(RequestId::as_bytes));
         let failed = self.handle(&route, request, response, began).err();
         if let Some(error) = &failed {
             response.restart();
+            let id = id.get_or_insert_with(|| self.request_ids.next());
+            response.identify(Some(id.as_bytes()));
             reply::error(response, error);
         }
-        let endpoint = endpoint(&route);
         let took = began.elapsed();
-        self.metrics.observe(endpoint, request.head.method, response.status(), took);
-        self.log(endpoint, request, response.status(), took, failed.as_ref().and_then(Error::cause));
+        let (status, cause) = (response.status(), failed.as_ref().and_then(Error::cause));
+        self.metrics.observe(endpoint, request.head.method, status, took);
+        self.log(&Answered { endpoint, id, status, cause }, request, began, took);
     }
 
     fn refused(&self, refusal: Refusal) {
@@ -170,7 +245,7 @@ impl Service for Api {
         let Head { method, path, .. } = request.head;
         self.metrics.count(endpoint(&router::route(path)), method, 500);
         tracing::error!(
-            request_id = self.next_request_id(),
+            request_id = %self.given_id(request).unwrap_or_else(|| self.request_ids.next()),
             method = method.as_str(),
             path,
             panic = what,

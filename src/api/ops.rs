@@ -1,12 +1,12 @@
 //! `/health`, `/livez`, `/readyz`, `/metrics`: for those who run the service.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::reply::Error;
 use super::{Api, Handled, reply};
 use crate::http::Response;
-use crate::log;
-use crate::metrics::Sample;
-use crate::model::Timestamp;
+use crate::runtime::offload::{NotDone, offload};
 
 impl Api {
     /// Always 200: the replaced service's clients read the body.
@@ -41,38 +41,12 @@ impl Api {
     }
 
     pub(super) fn show_metrics(&self, response: &mut Response<'_>) -> Handled {
-        let (cache_bytes, cache_links) = self.links.local_size();
-        let (links, clicks, journal) = (self.links.stats(), self.clicks.stats(), self.clicks.size());
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let sample = Sample {
-            cache_lookups: links.by_level(),
-            cache_messages: read(&links.messages),
-            cache_changes: read(&links.changes),
-            cache_polls: (read(&links.polls), read(&links.poll_failures)),
-            redis: self.links.redis_stats(),
-            cache_hits: links.hits.load(Ordering::Relaxed),
-            cache_misses: links.misses.load(Ordering::Relaxed),
-            cache_bytes,
-            cache_links: cache_links as u64,
-            clicks_recorded: clicks.recorded.load(Ordering::Relaxed),
-            clicks_stored: clicks.stored.load(Ordering::Relaxed),
-            clicks_shed: clicks.shed.load(Ordering::Relaxed),
-            clicks_recovered: clicks.recovered.load(Ordering::Relaxed),
-            clicks_unsynced: clicks.unsynced.load(Ordering::Relaxed),
-            clicks_batches_refused: clicks.refused_batches.load(Ordering::Relaxed),
-            clicks_waiting: clicks.waiting(),
-            clicks_lag_seconds: clicks.lag_seconds(Timestamp::now()),
-            journal_segments: journal.segments,
-            journal_bytes: journal.bytes,
-            journal_damaged: journal.damaged,
-            journal_prepare_failures: clicks.prepare_failures.load(Ordering::Relaxed),
-            journal_sync_failures: clicks.sync_failures.load(Ordering::Relaxed),
-            log_lines_dropped: log::dropped_lines(),
-            active_urls: self.store.active_urls().ok(),
-        };
-        reply::ok_as(response, "text/plain; version=0.0.4", |out| {
-            self.metrics.write(sample, &self.connections, out);
-        });
+        let scrape = Arc::clone(&self.scrape);
+        let text = offload(move || scrape.text()).map_err(|why| match why {
+            NotDone::Busy => Error::Unavailable("too many jobs wait for a thread".to_owned()),
+            NotDone::Panicked => reply::internal("gathering the metrics panicked".to_owned()),
+        })?;
+        reply::ok_as(response, "text/plain; version=0.0.4", |out| out.extend_from_slice(&text));
         Ok(())
     }
 }

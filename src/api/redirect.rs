@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Api, Handled, reply};
 use crate::clicks::ClickRef;
+use crate::figures::count;
 use crate::http::{Method, Request, Response};
 use crate::limits::SHORT_CODE_CHARS_MAX;
 use crate::model::Timestamp;
@@ -34,7 +35,7 @@ impl Api {
         }
         response.empty();
         if request.head.method == Method::Get {
-            self.metrics.redirects.inc();
+            count(&self.metrics.redirects);
             self.clicks.record(ClickRef {
                 url_id: link.url_id,
                 user_id: link.user_id,

@@ -5,6 +5,7 @@ use super::query::Query;
 use super::reply::{self, Error};
 use super::{Api, Handled, Object, body_object, given_user_id, json};
 use crate::error::{Constraint, StoreError};
+use crate::figures::count;
 use crate::http::{Request, Response};
 use crate::limits::SHORT_CODE_TRIES;
 use crate::model::{Id, NewUrl, ShortUrl, UrlFilter, UrlPatch, code, validate};
@@ -42,7 +43,7 @@ impl Api {
         let title = validate::title(object.text("title")).map_err(Error::BadRequest)?;
         let url = self.insert_url(NewUrl { user_id, short_code: code::generate(), original_url, title })?;
         self.links.created(&url.short_code);
-        self.metrics.urls_created.inc();
+        count(&self.metrics.urls_created);
         reply::created(response, |out| json::write_url(out, &url));
         Ok(())
     }

@@ -151,6 +151,11 @@ impl Shared {
         self.tail.load(Ordering::Acquire)
     }
 
+    /// Bytes that all segment files may have.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// Bytes of all segment files, the one that is ready included.
     pub fn bytes(&self) -> u64 {
         self.folder.bytes() + JOURNAL_SEGMENT_BYTES

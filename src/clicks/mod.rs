@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 pub use journal::{Durability, Journal, OpenError, Options, Stats};
 pub use record::ClickRef;
 
+use crate::figures::{Figures, read};
 use crate::limits::CLICKS_FLUSH_DEADLINE;
-use crate::runtime::slot;
+use crate::model::Timestamp;
+use crate::runtime::{Wait, slot, waited};
 use crate::store::ClickStore;
 use journal::Shared;
 use shipper::{Desk, Shipper};
@@ -68,6 +70,33 @@ impl Clicks {
         Size { segments: shared.folder.count(), bytes: shared.bytes(), damaged }
     }
 
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub fn tell(&self, figures: &mut Figures) {
+        let (size, stats) = (self.size(), self.stats());
+        figures.counter("clicks_recorded_total", "Clicks appended to the journal", read(&stats.recorded));
+        figures.counter("clicks_stored_total", "Clicks stored as events", read(&stats.stored));
+        let help = "Clicks lost because the journal had no room";
+        figures.counter("clicks_shed_total", help, read(&stats.shed));
+        let help = "Clicks of earlier runs found unstored in the journal";
+        figures.counter("clicks_recovered_total", help, read(&stats.recovered));
+        let help = "Redirects answered before their click was on disk";
+        figures.counter("clicks_unsynced_total", help, read(&stats.unsynced));
+        let help = "Batches of clicks that the store refused";
+        figures.counter("clicks_batches_refused_total", help, read(&stats.refused_batches));
+        figures.gauge("clicks_waiting", "Clicks in the journal that are not stored yet", stats.waiting() as f64);
+        let help = "Age of the oldest click that is not stored yet";
+        figures.gauge("clicks_lag_seconds", help, stats.lag_seconds(Timestamp::now()));
+        figures.gauge("journal_segments", "Segments of the click journal", size.segments as f64);
+        figures.gauge("journal_bytes", "Bytes of the click journal on disk", size.bytes as f64);
+        let help = "Bytes that the click journal may have; past it clicks are lost";
+        figures.gauge("journal_bytes_limit", help, self.journal.shared().bytes_max() as f64);
+        let help = "Segments set aside because of damage";
+        figures.counter("journal_damaged_segments_total", help, size.damaged);
+        let help = "Segments that could not be made";
+        figures.counter("journal_prepare_failures_total", help, read(&stats.prepare_failures));
+        figures.counter("journal_sync_failures_total", "Syncs of the journal that failed", read(&stats.sync_failures));
+    }
+
     /// Takes a click in (see [`Journal::append`]).
     pub fn record(&self, click: ClickRef<'_>) {
         self.journal.append(click);
@@ -78,7 +107,13 @@ impl Clicks {
     #[must_use]
     pub fn flush(&self) -> bool {
         let (slot, told) = slot();
-        !self.desk.ask(self.journal.shared().tail(), told) || slot.wait(CLICKS_FLUSH_DEADLINE).is_ok()
+        if !self.desk.ask(self.journal.shared().tail(), told) {
+            return true;
+        }
+        let begun = Instant::now();
+        let is_stored = slot.wait(CLICKS_FLUSH_DEADLINE).is_ok();
+        waited(Wait::Clicks, begun);
+        is_stored
     }
 
     /// Stores what is left and ends the threads. Returns the number of clicks that the store did not take within `limit`:

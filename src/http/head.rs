@@ -86,6 +86,8 @@ pub struct Head<'b> {
     pub user_agent: Option<&'b [u8]>,
     /// `Referer`, the first if there are several.
     pub referrer: Option<&'b [u8]>,
+    /// `X-Request-Id`, the first if there are several.
+    pub x_request_id: Option<&'b [u8]>,
     /// `X-Real-IP`, the first if there are several.
     pub x_real_ip: Option<&'b [u8]>,
     /// `X-Forwarded-For`, the last if there are several: the nearest proxy adds at the end.
@@ -175,6 +177,7 @@ fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<He
         accept: None,
         user_agent: None,
         referrer: None,
+        x_request_id: None,
         x_real_ip: None,
         x_forwarded_for: None,
     };
@@ -240,6 +243,7 @@ impl Seen {
             10 if name.eq_ignore_ascii_case("connection") => self.connection(value),
             10 if name.eq_ignore_ascii_case("user-agent") => head.user_agent = head.user_agent.or(Some(value)),
             12 if name.eq_ignore_ascii_case("content-type") => head.content_type = head.content_type.or(Some(value)),
+            12 if name.eq_ignore_ascii_case("x-request-id") => head.x_request_id = head.x_request_id.or(Some(value)),
             14 if name.eq_ignore_ascii_case("content-length") => self.content_length(value)?,
             15 if name.eq_ignore_ascii_case("x-forwarded-for") => head.x_forwarded_for = Some(value),
             17 if name.eq_ignore_ascii_case("transfer-encoding") => self.transfer_encoding(value)?,

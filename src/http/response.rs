@@ -6,6 +6,7 @@
 
 use super::date;
 use super::head::Method;
+use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// An answer that the server gives on its own, before a service sees the request. The connection is closed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Response<'o> {
     start: usize,
     method: Method,
     connection: Connection,
+    /// The request's id, and how long it is.
+    id: Option<([u8; REQUEST_ID_BYTES_MAX], usize)>,
     is_finished: bool,
 }
 
@@ -102,7 +105,17 @@ const LENGTH_DIGITS: usize = 10;
 impl<'o> Response<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, method: Method, connection: Connection) -> Self {
         let start = out.len();
-        Self { out, start, method, connection, is_finished: false }
+        Self { out, start, method, connection, id: None, is_finished: false }
+    }
+
+    /// Has the head say `X-Request-Id`. To be called before [`Response::head`]; an id that is too long, or would break the
+    /// line, is left out.
+    pub fn identify(&mut self, id: Option<&[u8]>) {
+        self.id = id.filter(|id| id.len() <= REQUEST_ID_BYTES_MAX).map(|id| {
+            let mut bytes = [0; REQUEST_ID_BYTES_MAX];
+            bytes[..id.len()].copy_from_slice(id);
+            (bytes, id.len())
+        });
     }
 
     /// Starts the answer with a status line and fixed headers, each ending in CRLF, and adds the date.
@@ -116,6 +129,9 @@ impl<'o> Response<'o> {
             Connection::KeepAlive => b"\r\nConnection: keep-alive\r\n",
             Connection::Close => b"\r\nConnection: close\r\n",
         });
+        if let Some((bytes, length)) = self.id {
+            let _ = self.header("X-Request-Id", &bytes[..length]);
+        }
     }
 
     /// Adds a header whose value is data. A CR, LF or NUL in it would let the data write headers of its own: then

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::buffer;
 use super::head::{Head, Request};
 use super::listener::{self, Bound, Listening};
 use super::response::{Refusal, Response};
 use super::watch::{CloseReason, Watch};
+use crate::figures::{Figures, read};
 use crate::limits;
 
 /// What a server serves. Called on the connection's coroutine: it may wait for slots, but never block the thread.
@@ -56,6 +58,8 @@ pub struct Stats {
     pub accepted: AtomicU64,
     /// Connections open now.
     pub open: AtomicUsize,
+    /// Connections that may be open at once.
+    pub limit: AtomicUsize,
     /// Connections answered with 503 at the connection limit.
     pub over_limit: AtomicU64,
     /// Failures of accept for want of descriptors or memory.
@@ -66,6 +70,25 @@ pub struct Stats {
 impl Stats {
     pub(super) fn count_close(&self, reason: CloseReason) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub fn tell(&self, figures: &mut Figures) {
+        let now = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed) as f64;
+        figures.gauge("http_connections_open", "Connections open now", now(&self.open));
+        figures.gauge("http_connections_limit", "Connections that may be open at once", now(&self.limit));
+        figures.counter("http_connections_accepted_total", "Connections accepted", read(&self.accepted));
+        figures.counter(
+            "http_connections_over_limit_total",
+            "Connections refused at the limit",
+            read(&self.over_limit),
+        );
+        let help = "Failures to accept for want of descriptors or memory";
+        figures.counter("http_accept_errors_total", help, read(&self.accept_errors));
+        let closed = CloseReason::ALL.map(|reason| ([reason.as_str()], self.closed(reason)));
+        figures.counters("http_connections_closed_total", "Connections closed", ["reason"], closed);
+        let help = "Memory of bodies that outgrew their buffer";
+        figures.gauge("http_body_buffer_bytes", help, buffer::bodies_bytes() as f64);
     }
 
     /// Connections that ended for this reason.
@@ -137,6 +160,7 @@ impl<S: Service> Server<S> {
     pub fn start(bound: Vec<Bound>, service: Arc<S>, options: Options, stats: Arc<Stats>) -> std::io::Result<Self> {
         // Before the first socket meets the reactor: a runtime that set itself up would take a worker per core.
         crate::runtime::init();
+        stats.limit.store(options.connections_max, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             service,
             options,

@@ -34,10 +34,11 @@ use lookup::Next;
 use redis::Level2;
 
 use crate::error::{StoreError, StoreResult};
+use crate::figures::{Figures, count, read};
 use crate::limits::{LINK_TTL, LINK_TTL_ATTESTED, STORE_DEADLINE};
 use crate::model::{ChangedUrl, Version};
-use crate::redis::{Config, Events, Stats as RedisStats};
-use crate::runtime::{Filler, slot};
+use crate::redis::{Config, Events};
+use crate::runtime::{Filler, Wait, slot, waited};
 use crate::store::Store;
 
 /// What a redirect learns of its code.
@@ -80,9 +81,11 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The looks into the caches: level, result, how many.
-    pub fn by_level(&self) -> [(&'static str, &'static str, u64); 12] {
-        [
+    fn tell(&self, figures: &mut Figures) {
+        let hits = "Lookups of a code that a cache knew";
+        figures.counter("cache_hits_total", hits, read(&self.hits));
+        figures.counter("cache_misses_total", "Lookups of a code that the store was asked for", read(&self.misses));
+        let looks = [
             ("local", "hit", &self.local_hits),
             ("local", "absent", &self.local_absent),
             ("local", "miss", &self.local_misses),
@@ -96,19 +99,22 @@ impl Stats {
             ("store", "query", &self.queries),
             ("store", "joined", &self.joined),
         ]
-        .map(|(level, result, counter)| (level, result, counter.load(Ordering::Relaxed)))
+        .map(|(level, result, looks)| ([level, result], read(looks)));
+        figures.counters("cache_lookups_total", "Looks into a level of the cache", ["level", "result"], looks);
+        figures.counter("cache_messages_total", "Changes of links heard of by way of Redis", read(&self.messages));
+        figures.counter("cache_changes_total", "Changes of links read in the store's list", read(&self.changes));
+        let failed = read(&self.poll_failures);
+        let polls = [(["ok"], read(&self.polls)), (["failed"], failed)];
+        figures.counters("cache_polls_total", "Readings of the store's list of changes", ["result"], polls);
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What a question gave: what is known, and whether a cache knew.
 type Outcome = StoreResult<(Known, bool)>;
 type Waiter = Filler<Outcome>;
 
-/// The links of the store, by way of the caches.
+/// The links of the store, by way of the caches. Clones share them.
+#[derive(Clone)]
 pub struct Links {
     inner: Arc<Inner>,
 }
@@ -170,19 +176,17 @@ impl Links {
         follow::start(&self.inner)
     }
 
-    /// The figures.
-    pub fn stats(&self) -> &Stats {
-        &self.inner.stats
-    }
-
-    /// Figures of the connection to Redis and whether Redis is trusted, if it is used.
-    pub fn redis_stats(&self) -> Option<(RedisStats, bool)> {
-        self.inner.redis.get().map(|redis| (redis.stats(), self.inner.trusts_redis()))
-    }
-
-    /// Bytes and entries of the in-process cache.
-    pub fn local_size(&self) -> (u64, usize) {
-        (self.inner.local.bytes(), self.inner.local.count())
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub fn tell(&self, figures: &mut Figures) {
+        let links = &*self.inner;
+        links.stats.tell(figures);
+        figures.gauge("cache_local_bytes", "Bytes of the in-process cache of links", links.local.bytes() as f64);
+        figures.gauge("cache_local_links", "Links in the in-process cache", links.local.count() as f64);
+        if let Some(redis) = links.redis.get() {
+            redis.tell(figures);
+            let is_trusted = f64::from(links.trusts_redis());
+            figures.gauge("cache_redis_trusted", "1 while links are asked of Redis", is_trusted);
+        }
     }
 
     /// What `code` leads to. `now` is the present, which the caller has at hand.
@@ -294,7 +298,10 @@ impl Inner {
             (Part::Lead(flight), _) => self.lead(code, flight, now),
             (Part::Join, Some(slot)) => {
                 count(&self.stats.joined);
-                slot.wait(STORE_DEADLINE).unwrap_or_else(|_| Err(no_answer()))
+                let begun = Instant::now();
+                let outcome = slot.wait(STORE_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
+                waited(Wait::Joined, begun);
+                outcome
             }
             (Part::Join, None) => Err(no_answer()),
         }

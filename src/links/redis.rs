@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::fence::{self, CHANGE, FILL, Held};
+use crate::figures::Figures;
 use crate::limits::{
     CACHED_LINK_BYTES_MAX, REDIS_BATCH_DEADLINE, REDIS_LEASE_TTL, REDIS_LINK_TTL, REDIS_LINK_TTL_JITTER, WARM_UP_LIMIT,
 };
 use crate::model::{LinkChange, LinkState, Target, Version};
 use crate::redis::client::Care;
-use crate::redis::{Client, Cmd, Config, Error, Events, Stats, Value};
+use crate::redis::{Client, Cmd, Config, Error, Events, Value};
 
 /// Where links are in Redis; other tools read them there.
 const KEY_PREFIX: &str = "url:";
@@ -137,9 +138,9 @@ impl Level2 {
         matches!(self.client.call(&cmd), Ok(Value::Okay))
     }
 
-    /// The client's figures.
-    pub fn stats(&self) -> Stats {
-        self.client.stats()
+    /// Tells Prometheus of the client.
+    pub fn tell(&self, figures: &mut Figures) {
+        self.client.tell(figures);
     }
 }
 

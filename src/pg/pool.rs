@@ -5,7 +5,7 @@
 //! once (or, if the first try to connect is still under way, when that has failed), and a caller whose time is up
 //! leaves without its answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +19,9 @@ use super::error::{Error, Result};
 use super::expect::Results;
 use super::rows::Rows;
 use super::statement::{Call, Statement};
+use crate::figures::{Figures, Latency, count, read};
 use crate::limits;
-use crate::runtime::{self, Empty, Filler, Slot, slot};
+use crate::runtime::{self, Empty, Filler, Slot, Wait, slot};
 
 /// How often a request is sent at the most. The last try relies on nothing prepared: of many callers who share a
 /// statement that cannot be prepared, one alone hears why, and the others that it is not prepared, again and again.
@@ -42,6 +43,7 @@ struct Handle {
 struct Shared {
     config: Arc<Config>,
     counters: Counters,
+    latency: Latency,
     state: Mutex<State>,
     /// The pool is closed: keepers in their pause must end.
     closing: Condvar,
@@ -96,10 +98,6 @@ pub struct Stats {
     pub in_flight: usize,
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 impl Pool {
     /// Opens a pool of `limits::PG_CONNECTIONS`. Connecting goes on behind: see [`Pool::wait_ready`].
     ///
@@ -121,6 +119,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             config: Arc::new(config),
             counters: Counters::default(),
+            latency: Latency::default(),
             state: Mutex::new(state),
             closing: Condvar::new(),
         });
@@ -202,6 +201,23 @@ impl Pool {
         Ok(lease)
     }
 
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub fn tell(&self, figures: &mut Figures) {
+        let stats = self.stats();
+        figures.gauge("pg_connections", "Shared connections to PostgreSQL open now", stats.connections as f64);
+        figures.gauge("pg_in_flight", "Requests to PostgreSQL without an answer", stats.in_flight as f64);
+        figures.counter("pg_requests_total", "Requests for PostgreSQL", stats.queries);
+        let failures = [(["error"], stats.errors), (["busy"], stats.busy), (["timeout"], stats.timeouts)];
+        figures.counters("pg_failures_total", "Requests for PostgreSQL that failed", ["reason"], failures);
+        figures.counter("pg_repeats_total", "Requests sent again, where that is safe", stats.repeats);
+        figures.counter("pg_cancels_total", "Statements canceled because nobody waited any more", stats.cancels);
+        figures.counter("pg_connects_total", "Connections to PostgreSQL opened", stats.connects);
+        let help = "Connections to PostgreSQL that failed to open";
+        figures.counter("pg_connect_errors_total", help, stats.connect_errors);
+        let help = "From a request for PostgreSQL to its answer, or to its deadline";
+        figures.latency("pg_request_duration_seconds", help, &self.shared().latency);
+    }
+
     /// What the pool has done and is doing.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
@@ -248,7 +264,9 @@ impl Shared {
 
     fn run(&self, limit: Duration, calls: &[Call<'_>]) -> Result<Results> {
         count(&self.counters.queries);
-        let result = self.run_until(limit, calls);
+        let begun = Instant::now();
+        let result = self.run_until(limit, begun, calls);
+        self.latency.observe(runtime::waited(Wait::Store, begun));
         match &result {
             Ok(_) => {}
             Err(Error::Busy) => count(&self.counters.busy),
@@ -258,8 +276,7 @@ impl Shared {
         result
     }
 
-    fn run_until(&self, limit: Duration, calls: &[Call<'_>]) -> Result<Results> {
-        let begun = Instant::now();
+    fn run_until(&self, limit: Duration, begun: Instant, calls: &[Call<'_>]) -> Result<Results> {
         let mut error = Error::TimedOut;
         for attempt in 0..TRIES {
             if attempt > 0 {
@@ -412,7 +429,6 @@ impl Shared {
 
     fn stats(&self) -> Stats {
         let conns: Vec<_> = self.lock().conns.iter().flatten().cloned().collect();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         Stats {
             queries: read(&counters.queries),

@@ -16,8 +16,9 @@ use super::conn::Conn;
 use super::connect::{self, refuse_errors};
 use super::error::{Error, Result};
 use super::wire::Values;
+use crate::figures::{Figures, Latency, read};
 use crate::limits;
-use crate::runtime::{self, Empty};
+use crate::runtime::{self, Empty, Wait};
 
 /// A connection that breaks sooner than this counts as one that could not be opened.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -90,6 +91,7 @@ struct Shared {
     channel: String,
     events: Arc<dyn Events>,
     counters: Counters,
+    latency: Latency,
     breaker: Mutex<Breaker>,
     conn: Mutex<Option<Arc<Conn>>>,
     is_closed: AtomicBool,
@@ -160,6 +162,7 @@ impl Client {
             channel: channel.to_owned(),
             events,
             counters: Counters::default(),
+            latency: Latency::default(),
             breaker: Mutex::default(),
             conn: Mutex::new(None),
             is_closed: AtomicBool::new(false),
@@ -244,6 +247,30 @@ impl Client {
         if answers.iter().any(is_forgotten) { run(true) } else { Ok(answers) }
     }
 
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub fn tell(&self, figures: &mut Figures) {
+        let stats = self.stats();
+        figures.counter("redis_commands_total", "Commands for Redis", stats.commands);
+        let failures = [
+            (["refused"], stats.errors),
+            (["busy"], stats.busy),
+            (["timeout"], stats.timeouts),
+            (["unavailable"], stats.unavailable),
+            (["breaker"], stats.skipped),
+        ];
+        figures.counters("redis_failures_total", "Commands for Redis without an answer", ["reason"], failures);
+        let help = "From a request to Redis to its answer, or to its deadline";
+        figures.latency("redis_request_duration_seconds", help, &self.shared().latency);
+        figures.counter("redis_connects_total", "Connections to Redis opened", stats.connects);
+        let help = "Connections to Redis that failed to open";
+        figures.counter("redis_connect_errors_total", help, stats.connect_errors);
+        figures.gauge("redis_connected", "1 while there is a connection to Redis", f64::from(stats.is_connected));
+        figures.gauge("redis_in_flight", "Requests to Redis without an answer", stats.in_flight as f64);
+        figures.counter("redis_breaker_opened_total", "Times that Redis was left alone", stats.breaker_opened);
+        let help = "0 Redis is asked, 1 one caller tries, 2 it is left alone";
+        figures.gauge("redis_breaker_state", help, stats.breaker_state as f64);
+    }
+
     /// What the client has done and is doing.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
@@ -304,6 +331,7 @@ impl Shared {
         if !self.breaker().admits(Instant::now()) {
             return Err(Error::Open);
         }
+        let begun = Instant::now();
         let outcome = match conn.submit(cmds, care == Care::Sure) {
             Ok(slot) => slot.wait(limit).unwrap_or_else(|empty| {
                 Err(match empty {
@@ -313,6 +341,7 @@ impl Shared {
             }),
             Err(error) => Err(error),
         };
+        self.latency.observe(runtime::waited(Wait::Redis, begun));
         match &outcome {
             Ok(_) => self.breaker().succeeded(),
             Err(_) => self.breaker().failed(Instant::now()),
@@ -378,7 +407,6 @@ impl Shared {
 
     fn stats(&self) -> Stats {
         let conn = self.lock().clone();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (breaker_state, breaker_opened) = {
             let breaker = self.breaker();
             (breaker.state(), breaker.opened())

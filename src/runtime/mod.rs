@@ -3,14 +3,18 @@
 mod expiry;
 pub mod offload;
 mod slot;
+mod waits;
 
 use std::io;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::figures::{Figures, count, read};
 use crate::limits;
 
 pub use slot::{Empty, Filler, Slot, slot};
+pub use waits::{Wait, Waited, waited, waits_since};
 
 /// Sets `may` up; further calls do nothing. Must come before the first coroutine.
 ///
@@ -35,7 +39,7 @@ pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Re
     // SAFETY: what may asks for is that the body fits its stack (the sizes are in limits.rs, a guard page ends the
     // process otherwise) and that no thread-local is relied on across a wait: with one worker, and no timed park
     // anywhere, all coroutines run on one thread.
-    unsafe { builder.spawn(body) }.map(drop)
+    unsafe { builder.spawn(counted(stack_words, body)) }.map(drop)
 }
 
 /// Starts a coroutine at once, within the calling one, which goes on when the new one first waits. Saves the wake-up of
@@ -44,7 +48,48 @@ pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Re
 pub fn spawn_here(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = may::coroutine::Builder::new().stack_size(stack_words);
     // SAFETY: as in `spawn`; the caller is a coroutine on the one worker, so the new one starts there too.
-    unsafe { builder.spawn_local(body) }.map(drop)
+    unsafe { builder.spawn_local(counted(stack_words, body)) }.map(drop)
+}
+
+static STARTED: AtomicU64 = AtomicU64::new(0);
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static STACK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a coroutine for as long as it lives, or as its body waits to be run.
+struct Alive(usize);
+
+impl Alive {
+    fn new(stack_words: usize) -> Self {
+        let bytes = stack_words * size_of::<usize>();
+        count(&STARTED);
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        STACK_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        Self(bytes)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+        STACK_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+fn counted(stack_words: usize, body: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+    let alive = Alive::new(stack_words);
+    move || {
+        let _alive = alive;
+        body();
+    }
+}
+
+/// Tells Prometheus. `docs/metrics.md` explains each.
+pub fn tell(figures: &mut Figures) {
+    let now = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed) as f64;
+    figures.gauge("runtime_coroutines", "Coroutines alive", now(&ALIVE));
+    figures.counter("runtime_coroutines_started_total", "Coroutines started", read(&STARTED));
+    figures.gauge("runtime_stack_bytes", "Address space of their stacks, touched or not", now(&STACK_BYTES));
+    offload::tell(figures);
 }
 
 /// Lets every other coroutine run, those included whose sockets have become ready.

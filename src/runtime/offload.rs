@@ -1,12 +1,25 @@
 //! Work that would block the worker, handed to OS threads over a bounded channel.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use super::slot::slot;
+use super::waits::{Wait, waited};
+use crate::figures::{Figures, count, read};
 use crate::limits::{OFFLOAD_QUEUE_JOBS, OFFLOAD_THREADS};
+
+static JOBS: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// Tells Prometheus. `docs/metrics.md` explains each.
+pub(super) fn tell(figures: &mut Figures) {
+    figures.counter("runtime_offload_jobs_total", "Jobs handed to threads that may block", read(&JOBS));
+    figures.counter("runtime_offload_refused_total", "Jobs refused because too many wait", read(&REFUSED));
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -26,8 +39,15 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
         // A panic drops the filler, which tells the caller; the thread lives on.
         let _ = catch_unwind(AssertUnwindSafe(move || filler.fill(job())));
     });
-    queue().try_send(job).map_err(|_| NotDone::Busy)?;
-    slot.wait_until_filled().map_err(|_| NotDone::Panicked)
+    count(&JOBS);
+    queue().try_send(job).map_err(|_| {
+        count(&REFUSED);
+        NotDone::Busy
+    })?;
+    let begun = Instant::now();
+    let done = slot.wait_until_filled().map_err(|_| NotDone::Panicked);
+    waited(Wait::Thread, begun);
+    done
 }
 
 fn queue() -> &'static SyncSender<Job> {

@@ -14,6 +14,7 @@ mod contract_tests;
 use std::sync::Arc;
 
 use crate::error::StoreResult;
+use crate::figures::Figures;
 use crate::model::{
     ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
     NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
@@ -43,6 +44,8 @@ pub trait ClickStore: Send + Sync + 'static {
 
 /// Rows by id unless said otherwise; writes are durable when the call returns.
 pub trait Store: ClickStore {
+    /// Tells Prometheus of the way to the database.
+    fn tell(&self, figures: &mut Figures);
     /// A real query with a deadline of [`crate::limits::HEALTH_DEADLINE`].
     fn health(&self) -> StoreResult<()>;
 

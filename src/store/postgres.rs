@@ -18,6 +18,7 @@ use std::thread;
 
 use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
+use crate::figures::Figures;
 use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
     ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
@@ -144,6 +145,10 @@ impl ClickStore for PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn tell(&self, figures: &mut Figures) {
+        self.shared.pool.tell(figures);
+    }
+
     fn health(&self) -> StoreResult<()> {
         queries::health(self.pool()?)
     }

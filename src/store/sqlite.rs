@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use self::queue::{Access, Queue};
 use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
+use crate::figures::Figures;
 use crate::limits::{HEALTH_DEADLINE, STORE_DEADLINE};
 use crate::model::{
     ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
@@ -80,6 +81,10 @@ impl ClickStore for SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn tell(&self, figures: &mut Figures) {
+        self.queue.tell(figures);
+    }
+
     fn health(&self) -> StoreResult<()> {
         self.call(Access::Read, Some(HEALTH_DEADLINE), queries::health)
     }

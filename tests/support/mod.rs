@@ -4,6 +4,7 @@
 pub mod case;
 pub mod client;
 pub mod command;
+pub mod docs;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;

@@ -7,6 +7,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::error::{StoreError, StoreResult};
+use crate::figures::{Figures, Latency, count, read};
 use crate::limits::{SQLITE_BATCH_JOBS, SQLITE_QUEUE_JOBS};
-use crate::runtime::{Empty, Filler, Slot, slot};
+use crate::runtime::{Empty, Filler, Slot, Wait, slot, waited};
 
 /// What a job does to the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,21 @@ pub(super) struct Queue {
     // Fields drop in this order: without the sender the thread comes to its end, and only then can it be joined.
     jobs: SyncSender<Box<dyn Job>>,
     _thread: Joined,
+    stats: Arc<Stats>,
+}
+
+/// Counts since the start.
+#[derive(Default)]
+struct Stats {
+    /// Jobs taken in.
+    submitted: AtomicU64,
+    /// Of these, how many the thread has taken out of the queue.
+    taken: AtomicU64,
+    /// Jobs refused because the queue was full.
+    busy: AtomicU64,
+    /// Jobs whose caller stopped waiting.
+    timeouts: AtomicU64,
+    latency: Latency,
 }
 
 struct Joined(Option<JoinHandle<()>>);
@@ -47,8 +65,24 @@ impl Queue {
     /// Hands the connection to a thread of its own.
     pub(super) fn start(db: Connection) -> std::io::Result<Self> {
         let (jobs, queued) = sync_channel(SQLITE_QUEUE_JOBS);
-        let thread = thread::Builder::new().name("snip-sqlite".into()).spawn(move || run(db, &queued))?;
-        Ok(Self { jobs, _thread: Joined(Some(thread)) })
+        let stats = Arc::new(Stats::default());
+        let seen = Arc::clone(&stats);
+        let thread = thread::Builder::new().name("snip-sqlite".into()).spawn(move || run(db, &queued, &seen))?;
+        Ok(Self { jobs, _thread: Joined(Some(thread)), stats })
+    }
+
+    /// Tells Prometheus. `docs/metrics.md` explains each.
+    pub(super) fn tell(&self, figures: &mut Figures) {
+        let stats = &self.stats;
+        let taken = read(&stats.taken);
+        let submitted = read(&stats.submitted);
+        let waiting = submitted.saturating_sub(taken) as f64;
+        figures.gauge("sqlite_queue_jobs", "Jobs waiting for the SQLite thread", waiting);
+        figures.counter("sqlite_jobs_total", "Jobs for the SQLite thread", submitted);
+        let failures = [(["busy"], read(&stats.busy)), (["timeout"], read(&stats.timeouts))];
+        figures.counters("sqlite_failures_total", "Jobs that the SQLite thread did not do", ["reason"], failures);
+        let help = "From a job for SQLite to its result, the queue included, or to its deadline";
+        figures.latency("sqlite_job_duration_seconds", help, &stats.latency);
     }
 
     /// Has the thread do the work and waits for what comes of it, at most for `limit` (see [`Slot::wait`]).
@@ -57,11 +91,16 @@ impl Queue {
         T: Send + 'static,
         W: FnOnce(&Connection) -> StoreResult<T> + Send + 'static,
     {
+        let begun = Instant::now();
         let slot = self.submit(access, limit, work)?;
         let result = match limit {
             Some(limit) => slot.wait(limit),
             None => slot.wait_until_filled(),
         };
+        self.stats.latency.observe(waited(Wait::Store, begun));
+        if matches!(result, Err(Empty::TimedOut)) {
+            count(&self.stats.timeouts);
+        }
         result.unwrap_or_else(|empty| Err(StoreError::Unavailable(describe(empty).into())))
     }
 
@@ -80,8 +119,14 @@ impl Queue {
         let stale_at = limit.map(|limit| Instant::now() + limit);
         let task = Task { access, stale_at, work: Some(work), result: None, filler };
         match self.jobs.try_send(Box::new(task)) {
-            Ok(()) => Ok(slot),
-            Err(TrySendError::Full(_)) => Err(StoreError::Busy),
+            Ok(()) => {
+                count(&self.stats.submitted);
+                Ok(slot)
+            }
+            Err(TrySendError::Full(_)) => {
+                count(&self.stats.busy);
+                Err(StoreError::Busy)
+            }
             Err(TrySendError::Disconnected(_)) => Err(StoreError::Unavailable("the SQLite thread is gone".into())),
         }
     }
@@ -152,10 +197,11 @@ fn panicked(panic: &(dyn Any + Send)) -> StoreError {
 
 type Batch = Vec<Box<dyn Job>>;
 
-fn run(db: Connection, queued: &Receiver<Box<dyn Job>>) {
+fn run(db: Connection, queued: &Receiver<Box<dyn Job>>, stats: &Stats) {
     while let Ok(first) = queued.recv() {
         let mut batch: Batch = vec![first];
         batch.extend(queued.try_iter().take(SQLITE_BATCH_JOBS - 1));
+        stats.taken.fetch_add(batch.len() as u64, Ordering::Relaxed);
         run_batch(&db, batch);
     }
     close(db);
