@@ -31,13 +31,13 @@ class Unit:
     def __init__(self, name, program, run_dir, data_dir):
         self.name = name
         self.program = program
-        self.socket = run_dir / f"{name}.sock"
+        self.socket = run_dir / f"snip-{name}.sock"
         self.log = run_dir / f"{name}.log"
         self.environment = {
             "PATH": os.environ["PATH"],
             "SNIP_LISTEN": f"unix:{self.socket}",
             "SNIP_DATA_DIR": str(data_dir),
-            "INSTANCE_ID": name,
+            "INSTANCE_ID": f"snip-{name}",
         }
         self.process = None
         self.is_wanted = False
