@@ -17,9 +17,9 @@ static void answer(int peer, const char *text) {
     close(peer);
 }
 
-static void serve(void) {
+static void serve(const char *listen_address) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strncpy(address.sun_path, getenv("SNIP_LISTEN") + strlen("unix:"), sizeof address.sun_path - 1);
+    strncpy(address.sun_path, listen_address + strlen("unix:"), sizeof address.sun_path - 1);
     unlink(address.sun_path);
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
@@ -41,5 +41,9 @@ int main(int argc, char **argv) {
         fprintf(stderr, "snip: this version does not start\n");
         return 1;
     }
-    serve();
+    const char *listen_address = getenv("SNIP_LISTEN");
+    for (int i = argc - 2; i > 0; i--) // the first one counts
+        if (strcmp(argv[i], "--listen") == 0)
+            listen_address = argv[i + 1];
+    serve(listen_address);
 }

@@ -1,4 +1,4 @@
-"""What systemd does for snip@.service, as far as ops/deploy can tell: starts, stops, starts again what has ended."""
+"""What systemd does for the units of the instances, as far as ops/deploy can tell: starts, stops, starts again what has ended."""
 
 import json
 import os
@@ -31,13 +31,13 @@ class Unit:
     def __init__(self, name, program, run_dir, data_dir):
         self.name = name
         self.program = program
-        self.socket = run_dir / f"snip-{name}.sock"
+        self.socket = run_dir / f"{name}.sock"
         self.log = run_dir / f"{name}.log"
         self.environment = {
             "PATH": os.environ["PATH"],
             "SNIP_LISTEN": f"unix:{self.socket}",
             "SNIP_DATA_DIR": str(data_dir),
-            "INSTANCE_ID": f"snip-{name}",
+            "INSTANCE_ID": name,
         }
         self.process = None
         self.is_wanted = False
@@ -119,7 +119,9 @@ class Supervisor:
 
     def answer(self, arguments):
         """Exit status and output of a call."""
-        unit = next(self.units[name] for name in self.units for word in arguments if word == f"snip@{name}.service")
+        if "is-enabled" in arguments:
+            return 1, "disabled"
+        unit = next(unit for name, unit in self.units.items() if f"snip@{name[-1]}.service" in arguments)
         if arguments[0] == "journalctl":
             return 0, "".join(unit.log.read_text().splitlines(keepends=True)[-15:])
         verb = arguments[1]
@@ -130,7 +132,7 @@ class Supervisor:
             return 0, ""
         assert verb == "restart", arguments
         self.restarts.append(unit.name)
-        return (0, "") if unit.start() else (1, f"Job for snip@{unit.name}.service failed.")
+        return (0, "") if unit.start() else (1, f"Job for {unit.name} failed.")
 
     def close(self):
         self.closed.set()
