@@ -171,8 +171,9 @@ put_drop_in() { # UNIT, SERVICE to restart
 
 set_nginx() {
     local file
+    python3 ops/lib/render.py --into "$scratch" nginx/*.conf "${NGINX_VALUES[@]}"
     for file in nginx/*.conf; do
-        python3 ops/lib/render.py "$file" "${NGINX_VALUES[@]}" | put "/etc/nginx/${file#nginx/}" 644 root:root nginx
+        put "/etc/nginx/${file#nginx/}" 644 root:root nginx <"$scratch/${file#nginx/}"
     done
     [ -d /etc/nginx/enabled ] || act "making /etc/nginx/enabled" install -d -m 755 /etc/nginx/enabled
     put_drop_in nginx nginx
@@ -184,8 +185,8 @@ set_watching() {
     for file in "${files[@]}"; do
         put "/etc/prometheus/$file" 644 root:root prometheus <"ops/prometheus/$file"
     done
-    python3 ops/lib/render.py ops/alertmanager/alertmanager.yml RECEIVER=127.0.0.1:9095 |
-        put /etc/prometheus/alertmanager.yml 644 root:root prometheus-alertmanager
+    python3 ops/lib/render.py --into "$scratch" ops/alertmanager/alertmanager.yml RECEIVER=127.0.0.1:9095
+    put /etc/prometheus/alertmanager.yml 644 root:root prometheus-alertmanager <"$scratch/alertmanager.yml"
     for file in prometheus prometheus-alertmanager prometheus-node-exporter; do
         put_drop_in "$file" "$file"
     done
@@ -234,15 +235,15 @@ add_database() {
 }
 
 set_firewall() {
-    local port
+    local port ssh_ports
     if ufw status 2>/dev/null | grep -q '^Status: active' && ufw status | grep -q '^443/tcp'; then
         return
     fi
-    for port in $(sshd -T 2>/dev/null | awk '$1 == "port" { print $2 }' || true) 80 443; do
+    # Nobody is to be locked out: where sshd says nothing, its usual port.
+    ssh_ports=$(sshd -T 2>/dev/null | awk '$1 == "port" { print $2 }' || true)
+    for port in ${ssh_ports:-22} 80 443; do
         act "letting in port $port" ufw allow "$port/tcp" comment 'set by droplet-setup'
     done
-    # Without a word from sshd, port 22: nobody is to be locked out.
-    sshd -T >/dev/null 2>&1 || act "letting in port 22" ufw allow 22/tcp comment 'set by droplet-setup'
     act "refusing all other ports" ufw default deny incoming
     act "switching the firewall on" ufw --force enable
 }
@@ -274,6 +275,8 @@ NGINX
 main() {
     read_arguments "$@"
     check_host
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
     if has_own_kernel; then
         add_swap
         install_packages

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ops"))
 from lib import net  # noqa: E402
 from lib.stack import Stack  # noqa: E402
-from supervisor import Supervisor  # noqa: E402
+from systemd_stand_in import Supervisor  # noqa: E402
 
 SNIP = Path(os.environ.get("SNIP_BIN", ROOT / "target/debug/snip"))
 INSTANCES = ["snip-1", "snip-2", "snip-3"]
