@@ -11,6 +11,7 @@ run: ## build the release binary and serve on 127.0.0.1:8080, data in ./data
 
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
+	python3 -m unittest discover -s ops/tests
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
 
 test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links
@@ -26,9 +27,10 @@ bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one cor
 profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling
 	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling
 
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting, clippy and shellcheck, warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	shellcheck $$(git grep -lE '^#!.*\bbash$$')
 
 fmt: ## format the code
 	cargo fmt

@@ -149,6 +149,18 @@ class Compose(unittest.TestCase):
         self.assertIn(f"0.0.0.0:{USUAL_PORTS['receiver']}", command)
         self.assertIn(f"--listen 127.0.0.1:{USUAL_PORTS['receiver']}", unit)
 
+    def test_grafana_is_told_what_its_files_ask(self):
+        files = [path.read_text() for path in (ROOT / "ops/grafana/provisioning").rglob("*.yml")]
+        asked = set(re.findall(r"\$\{(\w+)\}", "\n".join(files)))
+        self.assertTrue(asked)
+        self.assertEqual(asked - set(self.services["grafana"]["environment"]), set())
+
+    def test_files_that_are_mounted_are_there(self):
+        for name, service in self.services.items():
+            for volume in service.get("volumes", []):
+                if volume.startswith("./"):
+                    self.assertTrue((ROOT / volume.split(":")[0]).exists(), f"{name}: {volume}")
+
     def test_secrets_are_asked_of_the_example(self):
         asked = set(re.findall(r"(?<!\$)\$\{(\w+)", text("docker-compose.yml"))) - {"SNIP_VERSION"}
         given = set(re.findall(r"^(\w+)=", text(".env.example"), re.M))
