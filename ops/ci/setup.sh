@@ -27,13 +27,12 @@ missing_packages() {
     have wrk || echo wrk
     have node || echo nodejs
     have python3 || echo python3
-    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv # load tests install Python packages into folders
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv # load tests and checks of files install Python packages into folders
     have_requests || echo python3-requests
     have valgrind || echo valgrind
     have nginx || echo nginx-light
     have shellcheck || echo shellcheck
     have systemd-analyze || echo systemd # checks units; nothing of it runs
-    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     have redis-server || echo redis-server
     have pgbouncer || echo pgbouncer
     have_postgres || echo postgresql-15
