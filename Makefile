@@ -33,9 +33,10 @@ bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one cor
 profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling
 	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling
 
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting, clippy and shellcheck, warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	shellcheck $$(git grep -lE '^#!.*\bbash$$')
 
 fmt: ## format the code
 	cargo fmt

@@ -2,6 +2,7 @@
 # Installs what the tests need on a bare Debian or Ubuntu machine with Rust. Runs as root or with sudo, as often as you
 # like: what is there is left alone, and when all is there nothing is asked of the network.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 
 say() { echo "setup: $*"; }
 die() {
@@ -26,16 +27,29 @@ missing_packages() {
     have wrk || echo wrk
     have node || echo nodejs
     have python3 || echo python3
-    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv # load tests install Python packages into folders
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv # load tests and checks of files install Python packages into folders
     have_requests || echo python3-requests
     have valgrind || echo valgrind
     have nginx || echo nginx-light
+    have shellcheck || echo shellcheck
+    have systemd-analyze || echo systemd # checks units; nothing of it runs
     have redis-server || echo redis-server
     have pgbouncer || echo pgbouncer
     have promtool || echo prometheus # promtool, and the server that the alert tests run
     have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter
     have_postgres || echo postgresql-15
+}
+
+# Checks files of YAML against their schemas: a folder of its own, beside Debian's Python.
+SCHEMAS=target/venv
+CHECK_JSONSCHEMA=0.39.0
+have_schemas() { [ "$("$SCHEMAS/bin/check-jsonschema" --version 2>/dev/null)" = "check-jsonschema, version $CHECK_JSONSCHEMA" ]; }
+
+install_schemas() {
+    say "installing check-jsonschema $CHECK_JSONSCHEMA into $SCHEMAS"
+    python3 -m venv "$SCHEMAS"
+    "$SCHEMAS/bin/pip" install --quiet --disable-pip-version-check "check-jsonschema==$CHECK_JSONSCHEMA"
 }
 
 as_root() {
@@ -105,6 +119,7 @@ have cargo || die "Rust is missing: install it with rustup first (see README.md)
 mapfile -t packages < <(missing_packages)
 [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 have_requests || install_requests
+have_schemas || install_schemas
 
 components=()
 cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)

@@ -1,0 +1,49 @@
+// A snip that is no good, in one of three ways; tests of ops/deploy put it into service.
+//
+// -DFAULT=1  does not start
+// -DFAULT=2  starts and is never ready
+// -DFAULT=3  is ready, and ends a second later
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static void answer(int peer, const char *text) {
+    char request[4096];
+    if (read(peer, request, sizeof request) > 0)
+        (void)!write(peer, text, strlen(text));
+    close(peer);
+}
+
+static void serve(const char *listen_address) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, listen_address + strlen("unix:"), sizeof address.sun_path - 1);
+    unlink(address.sun_path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
+        exit(1);
+    if (FAULT == 3)
+        alarm(1);
+    for (;;)
+        answer(accept(listener, NULL, NULL), FAULT == 2
+            ? "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\n\r\n{\"status\":\"no store\"}"
+            : "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"status\":\"ready\"}");
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        printf("snip 9.9.%d\n", FAULT);
+        return 0;
+    }
+    if (FAULT == 1) {
+        fprintf(stderr, "snip: this version does not start\n");
+        return 1;
+    }
+    const char *listen_address = getenv("SNIP_LISTEN");
+    for (int i = argc - 2; i > 0; i--) // the first one counts
+        if (strcmp(argv[i], "--listen") == 0)
+            listen_address = argv[i + 1];
+    serve(listen_address);
+}
