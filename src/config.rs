@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::alerts::{self, WebhookUrl};
 use crate::api::TrustedProxies;
 use crate::clicks::{self, Durability};
-use crate::http::{ListenAddress, Options};
+use crate::http::{ListenAddress, Options, Sharing};
 use crate::limits;
 use crate::log::{Format, Level};
 use crate::pg;
@@ -242,6 +242,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     listen: ListenArgs,
 
+    /// Listen although another server does, to take its place: it is to be stopped then. Both need their own '--instance-id'
+    #[arg(long, env = "SNIP_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    reuse_port: bool,
+
     /// Second cache level, shared by instances: redis://, rediss:// or unix:///path, [user:password@]host[:port][/db]
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<RedisUrl>,
@@ -299,6 +304,11 @@ impl ServeArgs {
     /// Where to listen.
     pub fn listen(&self) -> Vec<ListenAddress> {
         self.listen.addresses()
+    }
+
+    /// Whether another server may listen there too.
+    pub fn sharing(&self) -> Sharing {
+        if self.reuse_port { Sharing::HandOver } else { Sharing::Alone }
     }
 
     /// The second level of the cache, if there is one.

@@ -73,6 +73,16 @@ pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
 pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// From SIGTERM to the end of the process, whatever is still in flight.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// From SIGTERM until connections between two requests are closed, at the most half of the drain's time. A client that asks
+/// again within it is told that the connection closes; one that asks at the very moment of the close loses its request.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// The last part of it, in which nobody is accepted any more, so that those who came last can send their first request.
+pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
+/// How long a TCP port that another process shares is still listened on once new connections go elsewhere: the longest
+/// handshake under way. Below a second, after which the kernels of those who were turned away try again.
+pub const LISTEN_LINGER_SHARED: Duration = Duration::from_millis(500);
+/// The same for other addresses: clients on this machine, the proxy above all, who are in the middle of connecting.
+pub const LISTEN_LINGER_ALONE: Duration = Duration::from_millis(20);
 /// How often expired connections are looked for, and how coarse the clock of the server is.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Levels of nesting in JSON from the network; deeper is refused before it is parsed.
@@ -384,6 +394,8 @@ const _: () = assert!(STACK_POOL_COUNT <= CONNECTIONS_MAX_CEILING);
 const _: () = assert!(TARGET_BYTES_MAX < READ_BUFFER_BYTES);
 const _: () = assert!(BODY_BYTES_MAX <= UPLOAD_BODY_BYTES_MAX && UPLOAD_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING);
+const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() + DRAIN_LAST_CALL.as_millis() <= DRAIN_GRACE.as_millis());
+const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() < 1000); // the kernel's first retry
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);

@@ -5,6 +5,7 @@
 //! request costs one read and one write.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -356,14 +357,20 @@ impl<S: Service> Conn<'_, S> {
                 return Wake::Ready;
             }
             let is_idle = matches!(self.phase, Phase::Start);
-            if is_idle && self.shared.is_draining() {
-                return Wake::Draining;
+            if is_idle && self.shared.closes_idle() {
+                // A request may have come whose event has not: closing now would throw it away.
+                return if self.has_input() { Wake::Ready } else { Wake::Draining };
             }
             self.wait();
             if !self.readable && self.watched.is_expired() {
                 return Wake::Expired;
             }
         }
+    }
+
+    /// Whether the socket holds bytes that were not read.
+    fn has_input(&self) -> bool {
+        self.io.inner().peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
     }
 
     /// Waits for any event and remembers what matters of it. Says whether the socket may take more bytes.

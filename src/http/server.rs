@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::bound::Bound;
 use super::head::{Head, Request};
-use super::listener::{self, Bound, Listening};
+use super::listener::{self, Listening};
 use super::response::{Refusal, Response};
 use super::watch::{CloseReason, Watch};
 use crate::limits;
@@ -80,14 +82,22 @@ pub(super) struct Shared<S> {
     pub options: Options,
     pub stats: Arc<Stats>,
     pub watch: Arc<Watch>,
-    pub is_draining: AtomicBool,
+    is_draining: AtomicBool,
+    /// Connections between requests are closed from now on.
+    closes_idle: AtomicBool,
     /// Told when the last connection ends.
     ended: (Mutex<()>, Condvar),
 }
 
 impl<S> Shared<S> {
+    /// Whether the server is on its way out: each answer is the last of its connection.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection between two requests is to be closed.
+    pub fn closes_idle(&self) -> bool {
+        self.closes_idle.load(Ordering::Relaxed)
     }
 
     /// Counts a connection in, unless there are as many as allowed.
@@ -106,6 +116,20 @@ impl<S> Shared<S> {
             drop(self.ended.0.lock());
             self.ended.1.notify_all();
         }
+    }
+
+    /// Waits until no connection is open, on a server that drains; false if some still are at the deadline.
+    fn wait_until_empty(&self, deadline: Instant) -> bool {
+        let (lock, told) = &self.ended;
+        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.stats.open.load(Ordering::Relaxed) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 }
 
@@ -143,6 +167,7 @@ impl<S: Service> Server<S> {
             stats,
             watch: Watch::start()?,
             is_draining: AtomicBool::new(false),
+            closes_idle: AtomicBool::new(false),
             ended: (Mutex::new(()), Condvar::new()),
         });
         let listening =
@@ -150,26 +175,36 @@ impl<S: Service> Server<S> {
         Ok(Self { shared, listening })
     }
 
-    /// Stops accepting, lets requests in flight be finished and closes all else. Returns whether everything ended
-    /// within `limit`. To be called from a plain thread.
+    /// Ends without losing a request, as far as that is in a server's hands (`docs/restart.md`): leaves its addresses,
+    /// tells those who ask again on a connection that it closes, finishes what is in flight, and closes all else. Returns
+    /// whether everything ended within `limit`. To be called from a plain thread.
     pub fn drain(self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        self.shared.is_draining.store(true, Ordering::Relaxed);
-        self.listening.iter().for_each(Listening::wake);
-        // Each is waited for, whatever came of the one before.
-        let still_accepting =
-            self.listening.into_iter().map(|listening| listening.wait_closed(limit)).filter(|closed| !closed).count();
-        self.shared.watch.wake_all();
-        let (lock, told) = &self.shared.ended;
-        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.shared.stats.open.load(Ordering::Relaxed) > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        let Self { shared, listening } = self;
+        let began = Instant::now();
+        let grace = limits::DRAIN_GRACE.min(limit / 2);
+        shared.is_draining.store(true, Ordering::Relaxed);
+        listening.iter().for_each(Listening::wake);
+        let (inherited, own): (Vec<_>, Vec<_>) = listening.into_iter().partition(|listening| listening.is_inherited);
+        if let Some(linger) = own.iter().map(|listening| listening.linger).max() {
+            thread::sleep(linger.min(grace));
         }
-        self.shared.watch.stop();
-        still_accepting == 0 && self.shared.stats.open.load(Ordering::Relaxed) == 0
+        let mut is_over = close_all(own, limit);
+        // Who comes to a socket that others keep open waits for the next process from here on: the later the better.
+        if !inherited.is_empty() {
+            shared.wait_until_empty(began + grace.saturating_sub(limits::DRAIN_LAST_CALL));
+            is_over &= close_all(inherited, limit);
+        }
+        shared.wait_until_empty(began + grace);
+        shared.closes_idle.store(true, Ordering::Relaxed);
+        shared.watch.wake_all();
+        is_over &= shared.wait_until_empty(began + limit);
+        shared.watch.stop();
+        is_over
     }
+}
+
+/// Closes all these sockets, each once those who came are accepted. Each is waited for, whatever came of the one before.
+fn close_all(listening: Vec<Listening>, limit: Duration) -> bool {
+    listening.iter().for_each(Listening::close);
+    listening.into_iter().map(|listening| listening.wait_closed(limit)).fold(true, |all, closed| all & closed)
 }
