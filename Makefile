@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long ledger bench profile-build lint fmt setup
+.PHONY: help run test test-long restart-test ledger fuzz bench profile-build lint fmt setup
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -19,6 +19,13 @@ test-long: ## the caches for a minute under load with Redis killed and started a
 ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
 	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture
 	SNIP_LEDGER_ROUNDS=200 cargo test --test ledger postgres -- --nocapture
+
+restart-test: ## restart servers under load, three ways with ten restarts a minute each; no request may fail
+	cargo build --release
+	loadtests/restart
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS, 600 when not set
+	ops/ci/fuzz.sh $(or $(FUZZ_SECONDS),600)
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select

@@ -4,11 +4,11 @@ mod client;
 mod events;
 pub(crate) mod json;
 mod ops;
-mod query;
+pub(crate) mod query;
 mod redirect;
 pub(crate) mod reply;
 mod router;
-mod upload;
+pub(crate) mod upload;
 mod urls;
 mod users;
 

@@ -2,7 +2,7 @@
 //!
 //! The bytes come in at [`conn`], one coroutine a connection. [`head`] and [`body`] are pure: bytes in, state out.
 
-mod body;
+pub(crate) mod body;
 mod bound;
 mod buffer;
 mod conn;
