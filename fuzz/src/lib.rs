@@ -35,6 +35,8 @@ pub struct Request {
 
 /// Header lines that a head may have.
 const HEADERS_MAX: usize = 64;
+/// Bytes of a line of the chunked coding, or of all trailers, that a server must take; it may take more.
+const LINE_BYTES_MAX: usize = 500;
 
 /// Reads all that a client sent before it closed its side. `body_max` is the longest body that is taken.
 pub fn connection(mut input: &[u8], body_max: usize) -> Vec<Outcome> {
@@ -64,15 +66,16 @@ pub struct Head {
 
 /// The head at the beginning of `input`. `Ok(None)`: empty lines and nothing else.
 pub fn head(input: &[u8]) -> Result<Option<Head>, Outcome> {
-    // RFC 9112, section 2.2: empty lines before a request line are ignored.
-    let mut start = 0;
-    while input[start..].starts_with(b"\r\n") {
-        start += 2;
-    }
-    if start == input.len() {
+    // RFC 9112, section 2.2: empty lines before a request line are ignored, if they end in CRLF.
+    let start = input.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    let are_whole = start % 2 == 0 && input[..start].chunks(2).all(|line| line == b"\r\n");
+    if start == input.len() && are_whole {
         return Ok(None);
     }
     let Some(end) = find(&input[start..], b"\r\n\r\n") else { return Err(Outcome::Unfinished) };
+    if !are_whole {
+        return Err(Outcome::Refused);
+    }
     let lines = split(&input[start..start + end], b"\r\n");
     // A line ends in CRLF and holds neither CR nor LF alone.
     if lines.iter().any(|line| line.iter().any(|&b| b == b'\r' || b == b'\n')) {
@@ -187,10 +190,14 @@ pub fn chunked(input: &[u8], body_max: usize) -> Result<(Vec<u8>, usize), Outcom
             _ => return Err(Outcome::Refused),
         }
     }
-    // The trailer section: fields, which are thrown away, up to an empty line.
+    // The trailer section: fields, which are thrown away, up to an empty line. A long one is not judged.
+    let trailers = at;
     loop {
         let line = line(&input[at..])?;
         at += line.len() + 2;
+        if at - trailers > LINE_BYTES_MAX {
+            return Err(Outcome::Open);
+        }
         if line.is_empty() {
             return Ok((body, at));
         }
@@ -218,7 +225,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Outcome> {
 fn line(input: &[u8]) -> Result<&[u8], Outcome> {
     let end = find(input, b"\r\n");
     let line = &input[..end.unwrap_or(input.len())];
-    if line.len() > 500 {
+    if line.len() > LINE_BYTES_MAX {
         return Err(Outcome::Open);
     }
     match end {
