@@ -271,6 +271,7 @@ fn alerts(args: &AlertsArgs) -> anyhow::Result<()> {
     warn_if_reachable(&bound);
     let server = Server::start(vec![bound], Arc::clone(&receiver), args.http_options(), Arc::default())
         .context("cannot start to serve")?;
+    tell_supervisor(NotifyState::Ready);
     await_signal(signals);
     receiver.start_draining();
     if !server.drain(limits::ALERT_DRAIN) {
