@@ -12,7 +12,7 @@ pub mod response;
 mod server;
 mod watch;
 
-pub use buffer::bodies_bytes;
+pub use buffer::held_bytes;
 pub use head::{Method, Request};
 pub use listener::{BindError, Bound, ListenAddress};
 pub use response::{Refusal, Response};
