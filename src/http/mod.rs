@@ -2,7 +2,7 @@
 //!
 //! The bytes come in at [`conn`], one coroutine a connection. [`head`] and [`body`] are pure: bytes in, state out.
 
-mod body;
+pub mod body;
 mod buffer;
 mod conn;
 pub mod date;
