@@ -66,9 +66,11 @@ pub const UPLOAD_BODY_BYTES_MAX: usize = UPLOAD_FILE_BYTES_MAX + 64 * 1024;
 /// Memory of all buffers in use, read and write, over all connections. Past it a request gets 503, and an answer that its
 /// client does not take at once is given up. An answer in the making may go beyond it, one at a time.
 pub const BUFFERS_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// From here on no buffer grows beyond its pooled size: large bodies, heads and answers get 503, while small requests
-/// still have the rest.
+/// From here on no buffer grows beyond its pooled size, and no client that is slow to take its answer has one that did:
+/// large bodies, heads and answers get 503, while small requests still have the rest.
 pub const BUFFERS_GROWTH_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// An answer of this size, the metrics say, is made even then. Its client must take it at once.
+pub const MODEST_ANSWER_BYTES: usize = 128 * 1024;
 /// A chunk-size line with its extensions, and the whole trailer section. Past it 400.
 pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// Bytes read and thrown away after a refusal, so that the client sees the answer and not a reset connection.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use support::client::{Client, Conn};
 use support::command::eventually;
@@ -73,7 +73,8 @@ fn a_body_must_keep_to_the_minimum_rate() {
     let began = Instant::now();
     stalled.send(&post_of(50_000)[..40_000]).response().expect(408);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    assert_eq!(closed(&mut snip.client(), "body_timeout"), 2.0);
+    drop((slow, stalled));
+    eventually("their ends", LIMIT, || closed(&mut snip.client(), "body_timeout") == 2.0);
 }
 
 #[test]
@@ -116,7 +117,8 @@ fn the_time_for_a_head_is_not_lost_while_an_answer_is_written() {
     let began = Instant::now();
     conn.response().expect(408);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert_eq!(closed(&mut snip.client(), "head_timeout"), 1.0);
+    drop(conn);
+    eventually("its end", LIMIT, || closed(&mut snip.client(), "head_timeout") == 1.0);
 }
 
 #[test]
@@ -125,10 +127,11 @@ fn each_deadline_has_its_count() {
     let mut client = snip.client();
     let (before_idle, before_head) = (closed(&mut client, "idle_timeout"), closed(&mut client, "head_timeout"));
     snip.connect().expect_close();
-    assert_eq!(snip.connect().send("GET").response().status, 408);
-    let mut client = snip.client();
-    assert!(closed(&mut client, "idle_timeout") > before_idle);
-    assert_eq!(closed(&mut client, "head_timeout"), before_head + 1.0);
+    snip.connect().send("GET").response().expect(408);
+    eventually("two ends", LIMIT, || {
+        let mut client = snip.client();
+        closed(&mut client, "idle_timeout") > before_idle && closed(&mut client, "head_timeout") == before_head + 1.0
+    });
 }
 
 // ---- Memory ----------------------------------------------------------------------------------------------------
@@ -276,10 +279,12 @@ fn want_of_descriptors_is_waited_out() {
     client.get("/livez").expect(200);
     let pid = Pid::from_raw(snip.pid().cast_signed()).expect("a process id");
     let open = std::fs::read_dir(format!("/proc/{}/fd", snip.pid())).expect("descriptors").count() as u64;
-    let limit = |count| Rlimit { current: Some(count), maximum: None };
+    let limit = |count| Rlimit { current: Some(count), ..getrlimit(Resource::Nofile) };
     let before = prlimit(Some(pid), Resource::Nofile, limit(open + 10)).expect("a lower limit");
     let mut waiting: Vec<_> = (0..30).map(|_| snip.connect()).collect();
-    waiting.iter_mut().for_each(|conn| drop(conn.send(GET_LIVEZ)));
+    for conn in &mut waiting {
+        conn.send(GET_LIVEZ);
+    }
     eventually("accept to fail", LIMIT, || client.metric("http_accept_errors_total") > 0.0);
     // It neither spins nor forgets those that it has.
     let (errors, cpu) = (client.metric("http_accept_errors_total"), client.metric("process_cpu_seconds_total"));
@@ -298,7 +303,7 @@ fn want_of_descriptors_is_waited_out() {
 #[test]
 fn a_crowd_that_never_stops_asking_keeps_nobody_from_being_accepted() {
     let snip = Snip::start();
-    let mut crowd: Vec<_> = (0..64)
+    let mut crowd: Vec<_> = (0..16)
         .map(|_| {
             let conn = TcpStream::connect(snip.authority()).expect("connect");
             conn.set_nonblocking(true).expect("non-blocking");
@@ -308,7 +313,7 @@ fn a_crowd_that_never_stops_asking_keeps_nobody_from_being_accepted() {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = std::sync::Arc::clone(&stop);
     let asking = thread::spawn(move || {
-        let (requests, mut answers) = (GET_LIVEZ.repeat(16), vec![0; 65536]);
+        let (requests, mut answers) = (GET_LIVEZ.repeat(4), vec![0; 65536]);
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             for conn in &mut crowd {
                 while conn.read(&mut answers).is_ok_and(|count| count > 0) {}
@@ -320,8 +325,8 @@ fn a_crowd_that_never_stops_asking_keeps_nobody_from_being_accepted() {
         }
     });
     let began = Instant::now();
-    for _ in 0..100 {
-        snip.client().get("/livez");
+    for _ in 0..30 {
+        snip.client().get("/livez").expect(200);
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     // A request that was cut in two by a full socket is the crowd's own trouble; it has been refused.

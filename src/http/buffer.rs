@@ -8,7 +8,8 @@ use std::io;
 use socket2::Socket;
 
 use crate::limits::{
-    BUFFER_POOL_COUNT, BUFFERS_GROWTH_BYTES_MAX, BUFFERS_TOTAL_BYTES_MAX, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES,
+    BUFFER_POOL_COUNT, BUFFERS_GROWTH_BYTES_MAX, BUFFERS_TOTAL_BYTES_MAX, MODEST_ANSWER_BYTES, READ_BUFFER_BYTES,
+    WRITE_BUFFER_BYTES,
 };
 
 /// Buffers for reuse, and the count of those in use. Per thread: all connections are on the one worker.
@@ -26,11 +27,6 @@ thread_local! {
 /// Bytes of the buffers in use at present, over all connections of the calling thread.
 pub fn held_bytes() -> usize {
     POOL.with_borrow(|pool| pool.held)
-}
-
-/// Whether more is in use than may be: then nobody is to wait with a buffer in hand.
-pub(super) fn is_exhausted() -> bool {
-    held_bytes() > BUFFERS_TOTAL_BYTES_MAX
 }
 
 /// All memory for buffers is in use.
@@ -71,11 +67,20 @@ impl WriteBuffer {
     /// Counts in what the last answer made the buffer grow.
     pub fn settle(&mut self) -> Result<(), Exhausted> {
         let beyond = self.bytes.capacity().saturating_sub(WRITE_BUFFER_BYTES);
-        if beyond > self.grown {
-            charge_growth(beyond - self.grown)?;
+        let more = beyond.saturating_sub(self.grown);
+        if more > 0 {
+            match self.bytes.capacity() {
+                ..=MODEST_ANSWER_BYTES => POOL.with_borrow_mut(|pool| pool.held += more),
+                _ => charge_growth(more)?,
+            }
             self.grown = beyond;
         }
         Ok(())
+    }
+
+    /// Whether a client may take its time for what is in here: with so much in use in all, only for little.
+    pub fn may_wait(&self) -> bool {
+        held_bytes() <= if self.grown > 0 { BUFFERS_GROWTH_BYTES_MAX } else { BUFFERS_TOTAL_BYTES_MAX }
     }
 
     /// Keeps the first `count` bytes and gives back the memory beyond them.
@@ -294,6 +299,7 @@ mod tests {
         output.bytes.extend_from_slice(&vec![0; 10 * WRITE_BUFFER_BYTES]);
         assert_eq!(output.settle(), Ok(()));
         assert_eq!(held_bytes(), output.bytes.capacity());
+        assert!(output.may_wait());
         output.bytes.extend_from_slice(&vec![0; BUFFERS_GROWTH_BYTES_MAX]);
         assert_eq!(output.settle(), Err(Exhausted));
         output.shrink(10);

@@ -476,7 +476,7 @@ impl<S: Service> Conn<'_, S> {
             match self.io.inner().send(&output.bytes[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.flush_slowly(&output.bytes[written..])?;
+                    self.flush_slowly(output, written)?;
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -490,24 +490,23 @@ impl<S: Service> Conn<'_, S> {
     /// Writes to a client that does not keep up. It has its whole time for each part that the minimum rate asks of this
     /// time, as a body has.
     #[cold]
-    fn flush_slowly(&mut self, mut rest: &[u8]) -> Closed<()> {
+    fn flush_slowly(&mut self, output: &WriteBuffer, mut written: usize) -> Closed<()> {
         let options = &self.shared.options;
         let (limit, due) = (options.write_timeout, options.bytes_due(options.write_timeout));
         // The request that comes next does not lose the time that this one's answer takes.
         let left = self.watched.left();
         self.watched.arm(limit);
-        let mut taken = 0;
-        while !rest.is_empty() {
-            match self.io.inner().send(rest) {
+        let mut armed_at = written;
+        while written < output.bytes.len() {
+            match self.io.inner().send(&output.bytes[written..]) {
                 Ok(count) => {
-                    rest = &rest[count..];
-                    taken += count;
-                    if taken >= due {
-                        taken = 0;
+                    written += count;
+                    if written - armed_at >= due {
+                        armed_at = written;
                         self.watched.arm(limit);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable(output)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(CloseReason::SocketError),
             }
@@ -516,12 +515,12 @@ impl<S: Service> Conn<'_, S> {
         Ok(())
     }
 
-    fn wait_writable(&mut self) -> Closed<()> {
+    fn wait_writable(&mut self, output: &WriteBuffer) -> Closed<()> {
         loop {
             if self.watched.is_expired() {
                 return Err(CloseReason::WriteTimeout);
             }
-            if buffer::is_exhausted() {
+            if !output.may_wait() {
                 self.shared.stats.buffers_refused.fetch_add(1, Ordering::Relaxed);
                 return Err(CloseReason::Overloaded);
             }

@@ -117,7 +117,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
         Ok(httparse::Status::Complete(head_bytes)) => interpret(bytes, head_bytes, &request).map(Parsed::Complete),
         Ok(httparse::Status::Partial) => partial(bytes),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HEADERS_TOO_LARGE),
-        Err(httparse::Error::Version) => Err(version_refusal(bytes)),
+        Err(httparse::Error::Version) => version_refusal(bytes).map_or_else(|| partial(bytes), Err),
         Err(_) => Err(Refusal::BAD_REQUEST),
     }
 }
@@ -135,18 +135,20 @@ fn partial(bytes: &[u8]) -> Result<Parsed<'static>, Refusal> {
 }
 
 /// `HTTP/` and a number as the third word is a version, only not ours; anything else is bad syntax. A blank within the
-/// target makes four words (RFC 9112, section 3.2).
-fn version_refusal(bytes: &[u8]) -> Refusal {
-    let line = bytes.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty()).unwrap_or(b"");
+/// target makes four words (RFC 9112, section 3.2). `None` while the line has no end: its rest may tell.
+fn version_refusal(bytes: &[u8]) -> Option<Refusal> {
+    let is_end = |b: &u8| matches!(b, b'\r' | b'\n');
+    let start = bytes.iter().position(|b| !is_end(b))?;
+    let line = &bytes[start..start + bytes[start..].iter().position(is_end)?];
     let mut words = line.split(|&b| b == b' ').skip(2);
     let (version, more) = (words.next().unwrap_or(b""), words.next());
     match version.strip_prefix(b"HTTP/") {
         Some([b'0'..=b'9', rest @ ..])
             if more.is_none() && rest.len() <= 2 && rest.iter().all(|&b| b == b'.' || b.is_ascii_digit()) =>
         {
-            Refusal::VERSION_NOT_SUPPORTED
+            Some(Refusal::VERSION_NOT_SUPPORTED)
         }
-        _ => Refusal::BAD_REQUEST,
+        _ => Some(Refusal::BAD_REQUEST),
     }
 }
 

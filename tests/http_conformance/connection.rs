@@ -86,8 +86,8 @@ pub fn cases() -> Vec<Case> {
         half("9112 8", "closed", "POST /urls HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"),
         half("9112 8", "closed", "\r\n"),
         // Expectations
-        case("9110 10.1.1", "201 open", post("Expect: 100-continue\r\n")),
-        case("9110 10.1.1", "201 open", post("Expect: 100-CONTINUE\r\n")),
+        case("9110 10.1.1", "C201 open", post("Expect: 100-continue\r\n")),
+        case("9110 10.1.1", "C201 open", post("Expect: 100-CONTINUE\r\n")),
         case("9110 10.1.1", "200 open", "GET /livez HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n"),
         case("9110 10.1.1", "417 closed", post("Expect: 200-ok\r\n")),
         case("9110 10.1.1", "417 closed", post("Expect: 100-continue, x\r\n")),

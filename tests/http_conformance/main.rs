@@ -12,19 +12,22 @@ mod request_line;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
 use snip::http::body::Chunked;
 use snip::http::head::{self, Framing, Parsed};
 use snip::http::response::Refusal;
 
 use support::client::{Address, Conn, Response};
+use support::command::eventually;
 use support::snip::Snip;
 
 /// One case.
 struct Case {
     /// RFC and section.
     section: &'static str,
-    /// What comes back: statuses in order, then `open` or `closed`. `H200` answers a HEAD; `C201` comes after a
-    /// `100 Continue`; `400|501` may be either.
+    /// What comes back: statuses in order, then `open` or `closed`. `H200` answers a HEAD; a `100 Continue` may come before
+    /// `C201`, when its body came later; `400|501` may be either.
     expect: &'static str,
     /// Whether the client closes its side behind the bytes.
     half_close: bool,
@@ -70,8 +73,16 @@ impl Server {
         assert_eq!(answer.header("Location"), Some(SENTINEL_TARGET), "{what}: {answer:?}");
     }
 
-    fn expect_nothing_smuggled(&self) {
-        assert_eq!(self.snip.client().get("/users").text(), "[]");
+    /// Requests that were answered, those for the metrics aside.
+    fn requests(&self) -> u64 {
+        let metrics = self.snip.client().get("/metrics").expect(200);
+        let counts = metrics.text().lines().filter(|line| line.starts_with("http_requests_total{"));
+        let counts = counts.filter(|line| !line.contains("endpoint=\"/metrics\""));
+        counts.map(|line| line.rsplit(' ').next().expect("a count").parse::<u64>().expect("a number")).sum()
+    }
+
+    fn expect_nothing_smuggled(&self, what: &str) {
+        assert_eq!(self.snip.client().get("/users").text(), "[]", "{what}");
     }
 }
 
@@ -109,19 +120,21 @@ impl Expected {
         Self { to, after_continue, statuses: text.split('|').map(|status| status.parse().expect("a status")).collect() }
     }
 
-    fn hold(&self, answer: &Response, what: &str) {
+    fn hold(&self, answer: &Response, is_cut: bool, what: &str) {
         assert!(self.statuses.contains(&answer.status), "{what}: {answer:?}");
-        assert_eq!(answer.interim, if self.after_continue { vec![100] } else { vec![] }, "{what}");
+        // Of a body that comes with its head nobody waits to be asked for; of a later one, whoever said so.
+        let may_continue = self.after_continue && is_cut;
+        assert!(answer.interim.is_empty() || (may_continue && answer.interim == [100]), "{what}: {answer:?}");
         assert!(answer.header("Date").is_some() && answer.header("Server") == Some("snip"), "{what}: {answer:?}");
     }
 }
 
 /// Reads what is expected, and looks whether the connection is as it should be.
-fn check(server: &Server, conn: &mut Conn, case: &Case, what: &str) {
+fn check(server: &Server, conn: &mut Conn, case: &Case, is_cut: bool, what: &str) {
     let (answers, stays_open) = case.expected();
     for (at, expected) in answers.iter().enumerate() {
         let answer = conn.try_response_to(expected.to).unwrap_or_else(|e| panic!("{what}: answer {at}: {e}"));
-        expected.hold(&answer, what);
+        expected.hold(&answer, is_cut, what);
         let is_last = at + 1 == answers.len() && !stays_open && !case.half_close;
         assert_eq!(answer.closes(), is_last, "{what}: {answer:?}");
     }
@@ -148,9 +161,9 @@ fn the_table() {
     for case in &table {
         let mut conn = server.snip.connect();
         send(&mut conn, case, 0);
-        check(&server, &mut conn, case, &case.what());
+        check(&server, &mut conn, case, false, &case.what());
     }
-    server.expect_nothing_smuggled();
+    server.expect_nothing_smuggled("the table");
     eprintln!("{} cases", table.len());
 }
 
@@ -171,10 +184,10 @@ fn the_table_cut_in_two() {
             send(conn, case, *cut);
         }
         for (mut conn, cut) in parts {
-            check(&server, &mut conn, case, &format!("cut at {cut}: {}", case.what()));
+            check(&server, &mut conn, case, true, &format!("cut at {cut}: {}", case.what()));
         }
     }
-    server.expect_nothing_smuggled();
+    server.expect_nothing_smuggled("the table");
 }
 
 /// Where the requests end that `bytes` hold in full, and why there are no more if that is known.
@@ -237,21 +250,25 @@ fn the_parsers_cut_at_every_byte() {
 }
 
 /// What a proxy with kept connections makes of the table: its own refusal or our answer, and never one request's answer
-/// to another.
+/// to another. Nginx puts some requests right that we refuse, and then what is hidden behind them is honestly a request of
+/// its own. What must not be is that the two count differently.
 #[test]
 fn the_table_through_nginx() {
-    let server = Server::start();
     for buffering in ["on", "off"] {
+        let server = Server::start();
         let nginx = nginx::Nginx::start(&server.snip, buffering);
+        let before = server.requests();
         for case in table().iter().filter(|case| !case.half_close) {
-            check_through(
-                &server,
-                nginx.address(),
-                case,
-                &format!("proxy_request_buffering {buffering}: {}", case.what()),
-            );
+            let what = format!("proxy_request_buffering {buffering}: {}", case.what());
+            check_through(&server, nginx.address(), case, &what);
         }
-        server.expect_nothing_smuggled();
+        let mut counts = (0, 0);
+        // Nginx writes its line after the answer.
+        eventually("Nginx and the server to have counted the same", Duration::from_secs(10), || {
+            counts = (nginx.forwarded(), server.requests() - before);
+            counts.0 == counts.1
+        });
+        assert!(counts.0 > 500, "{counts:?}");
     }
 }
 

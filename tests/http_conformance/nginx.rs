@@ -25,19 +25,21 @@ impl Nginx {
             "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error.log warn;
              events {{ worker_connections 512; }}
              http {{
-                 access_log off;
+                 log_format forwarded '$upstream_status';
+                 access_log {path}/access.log forwarded;
                  client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
                  fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
                  upstream snip {{ server {upstream}; keepalive 1; }}
                  server {{
-                     listen {port};
+                     listen {port}; server_name snip.test;
                      location / {{
                          proxy_pass http://snip;
                          proxy_http_version 1.1;
                          proxy_set_header Connection \"\";
-                         proxy_set_header Host $http_host;
+                         proxy_set_header Host $host;
                          proxy_pass_header Server;
                          proxy_request_buffering {request_buffering};
+                         proxy_ignore_client_abort on;
                      }}
                  }}
              }}",
@@ -53,6 +55,13 @@ impl Nginx {
         let nginx = Self { master, address: Address::Tcp(port), folder };
         eventually("Nginx to listen", Duration::from_secs(20), || Conn::try_open(&nginx.address).is_ok());
         nginx
+    }
+
+    /// Requests that the server has answered, as Nginx sees it: a line has the status of each try, and `-` without one.
+    pub fn forwarded(&self) -> u64 {
+        let log = text_of(&self.folder.path().join("access.log"));
+        let tries = log.lines().flat_map(|line| line.split(", "));
+        tries.filter(|status| !matches!(*status, "-" | "502" | "504")).count() as u64
     }
 
     pub fn address(&self) -> &Address {
