@@ -279,7 +279,7 @@ pub struct ServeArgs {
           default_value = "10s")]
     head_timeout: Duration,
 
-    /// Longest time for a request's body
+    /// Longest time for a request's body, or for as much of it as the minimum rate asks
     #[arg(long, env = "SNIP_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
           default_value = "30s")]
     body_timeout: Duration,
@@ -289,10 +289,15 @@ pub struct ServeArgs {
           default_value = "75s")]
     idle_timeout: Duration,
 
-    /// Longest time that a client may leave its answer unread
+    /// Longest time for a client to take its answer, or as much of it as the minimum rate asks
     #[arg(long, env = "SNIP_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration,
           default_value = "30s")]
     write_timeout: Duration,
+
+    /// Bytes a second below which a body, or the taking of an answer, counts as stalled
+    #[arg(long, env = "SNIP_MIN_RATE", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..),
+          default_value_t = limits::RATE_MIN_DEFAULT)]
+    min_rate: u32,
 
     /// Longest time from SIGTERM or Ctrl-C to the end, for requests in flight
     #[arg(long, env = "SNIP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration,
@@ -339,6 +344,7 @@ impl ServeArgs {
             body_timeout: self.body_timeout,
             idle_timeout: self.idle_timeout,
             write_timeout: self.write_timeout,
+            rate_min: self.min_rate,
         }
     }
 }

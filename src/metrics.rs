@@ -176,7 +176,8 @@ pub struct Metrics {
     cache_bytes: IntGauge,
     cache_links: IntGauge,
     connections_open: IntGauge,
-    body_bytes: IntGauge,
+    buffer_bytes: IntGauge,
+    buffers_refused: IntCounter,
 }
 
 impl Metrics {
@@ -254,7 +255,8 @@ impl Metrics {
             cache_bytes: gauge("cache_local_bytes", "Bytes of the in-process cache of links")?,
             cache_links: gauge("cache_local_links", "Links in the in-process cache")?,
             connections_open: gauge("http_connections_open", "Connections open now")?,
-            body_bytes: gauge("http_body_buffer_bytes", "Memory of bodies that outgrew their buffer")?,
+            buffer_bytes: gauge("http_buffer_bytes", "Memory of requests coming in and answers going out")?,
+            buffers_refused: counter("http_buffers_refused_total", "Requests and answers that found no memory")?,
             registry,
         })
     }
@@ -312,7 +314,8 @@ impl Metrics {
         set(&self.cache_bytes, sample.cache_bytes);
         set(&self.cache_links, sample.cache_links);
         set(&self.connections_open, connections.open.load(Relaxed) as u64);
-        set(&self.body_bytes, http::bodies_bytes() as u64);
+        set(&self.buffer_bytes, http::held_bytes() as u64);
+        advance(&self.buffers_refused, connections.buffers_refused.load(Relaxed));
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), out) {
             tracing::error!(%error, "metrics could not be written");
         }

@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Mirror;
 
 impl Service for Mirror {
+    fn is_probe(&self, _: &Head<'_>) -> bool {
+        false
+    }
+
     fn body_limit(&self, _: &Head<'_>) -> (usize, Refusal) {
         (BODY_MAX, Refusal::BODY_TOO_LARGE)
     }

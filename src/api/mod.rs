@@ -139,6 +139,10 @@ impl Api {
 }
 
 impl Service for Api {
+    fn is_probe(&self, head: &Head<'_>) -> bool {
+        matches!(router::route(head.path), Route::Livez | Route::Readyz | Route::Metrics)
+    }
+
     fn body_limit(&self, head: &Head<'_>) -> (usize, Refusal) {
         match (head.method, head.path) {
             (Method::Post, "/users/bulk") => {

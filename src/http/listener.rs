@@ -126,8 +126,9 @@ fn admit<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared: &Arc<Shar
         refuse(&socket);
         return;
     };
+    let is_extra = shared.is_over_limit();
     let spawned = runtime::spawn_here(CONNECTION_STACK_WORDS, move || {
-        let reason = conn::serve(socket, peer, &admitted);
+        let reason = conn::serve(socket, peer, &admitted, is_extra);
         admitted.stats.count_close(reason);
     });
     if spawned.is_err() {

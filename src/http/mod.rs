@@ -2,7 +2,7 @@
 //!
 //! The bytes come in at [`conn`], one coroutine a connection. [`head`] and [`body`] are pure: bytes in, state out.
 
-pub(crate) mod body;
+pub mod body;
 mod bound;
 mod buffer;
 mod conn;
@@ -14,7 +14,7 @@ mod server;
 mod watch;
 
 pub use bound::{BindError, Bound, ListenAddress, Sharing};
-pub use buffer::bodies_bytes;
+pub use buffer::held_bytes;
 pub use head::{Method, Request};
 pub use response::{Refusal, Response};
 pub use server::{Options, Server, Service, Stats};

@@ -14,6 +14,8 @@ use crate::limits;
 
 /// What a server serves. Called on the connection's coroutine: it may wait for slots, but never block the thread.
 pub trait Service: Send + Sync + 'static {
+    /// Whether a request with this head tells of the service's state, and is to be answered even at the connection limit.
+    fn is_probe(&self, head: &Head<'_>) -> bool;
     /// The largest body that a request with this head may carry, in bytes, and the refusal for a larger one.
     fn body_limit(&self, head: &Head<'_>) -> (usize, Refusal);
     /// Answers a request.
@@ -31,12 +33,14 @@ pub struct Options {
     pub connections_max: usize,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
-    /// From the end of the head to the end of the body.
+    /// For a body, or for as much of it as the minimum rate asks of this time.
     pub body_timeout: Duration,
     /// Between requests.
     pub idle_timeout: Duration,
-    /// Without the client taking a byte of the answer.
+    /// For the client to take what waits for it, or as much of it as the minimum rate asks of this time.
     pub write_timeout: Duration,
+    /// The minimum rate of bodies and of the taking of answers, in bytes per second.
+    pub rate_min: u32,
 }
 
 impl Default for Options {
@@ -47,7 +51,15 @@ impl Default for Options {
             body_timeout: limits::BODY_TIMEOUT_DEFAULT,
             idle_timeout: limits::IDLE_TIMEOUT_DEFAULT,
             write_timeout: limits::WRITE_TIMEOUT_DEFAULT,
+            rate_min: limits::RATE_MIN_DEFAULT,
         }
+    }
+}
+
+impl Options {
+    /// Bytes that must move within `time`, or all that are left if they are fewer.
+    pub(super) fn bytes_due(&self, time: Duration) -> usize {
+        usize::try_from(u128::from(self.rate_min) * time.as_millis() / 1000).unwrap_or(usize::MAX).max(1)
     }
 }
 
@@ -60,6 +72,8 @@ pub struct Stats {
     pub open: AtomicUsize,
     /// Connections answered with 503 at the connection limit.
     pub over_limit: AtomicU64,
+    /// Requests and answers given up because the memory for buffers was in use.
+    pub buffers_refused: AtomicU64,
     /// Failures of accept for want of descriptors or memory.
     pub accept_errors: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
@@ -100,15 +114,20 @@ impl<S> Shared<S> {
         self.closes_idle.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection in, unless there are as many as allowed.
+    /// Counts a connection in, unless there are as many as allowed and the reserve is used up as well.
     pub fn admit(self: &Arc<Self>) -> Option<Admitted<S>> {
-        if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max {
+        if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max + limits::CONNECTIONS_RESERVE {
             self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         self.stats.open.fetch_add(1, Ordering::Relaxed);
         self.stats.accepted.fetch_add(1, Ordering::Relaxed);
         Some(Admitted(Arc::clone(self)))
+    }
+
+    /// Whether connections of the reserve are in use: the one that was admitted last is then one of them.
+    pub fn is_over_limit(&self) -> bool {
+        self.stats.open.load(Ordering::Relaxed) > self.options.connections_max
     }
 
     fn leave(&self) {

@@ -3,6 +3,7 @@
 mod expiry;
 pub mod offload;
 mod slot;
+mod stack;
 
 use std::io;
 use std::sync::Once;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::limits;
 
 pub use slot::{Empty, Filler, Slot, slot};
+pub use stack::StackTop;
 
 /// Sets `may` up; further calls do nothing. Must come before the first coroutine.
 ///
