@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long alerts-test ledger bench profile-build lint fmt setup stack
+.PHONY: help run test test-long restart-test alerts-test ledger fuzz bench profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -26,6 +26,13 @@ alerts-test: ## let instances, store, Redis and Prometheus fail, and see the ale
 ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
 	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture
 	SNIP_LEDGER_ROUNDS=200 cargo test --test ledger postgres -- --nocapture
+
+restart-test: ## restart servers under load, three ways with ten restarts a minute each; no request may fail
+	cargo build --release
+	loadtests/restart
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS, 600 when not set
+	ops/ci/fuzz.sh $(or $(FUZZ_SECONDS),600)
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select

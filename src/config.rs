@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::alerts::{self, WebhookUrl};
 use crate::api::TrustedProxies;
 use crate::clicks::{self, Durability};
-use crate::http::{ListenAddress, Options};
+use crate::http::{ListenAddress, Options, Sharing};
 use crate::limits;
 use crate::log::{Format, Level};
 use crate::pg;
@@ -242,6 +242,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     listen: ListenArgs,
 
+    /// Listen although another server does, to take its place: it is to be stopped then. Both need their own '--instance-id'
+    #[arg(long, env = "SNIP_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    reuse_port: bool,
+
     /// Second cache level, shared by instances: redis://, rediss:// or unix:///path, [user:password@]host[:port][/db]
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<RedisUrl>,
@@ -278,7 +283,7 @@ pub struct ServeArgs {
           default_value = "10s")]
     head_timeout: Duration,
 
-    /// Longest time for a request's body
+    /// Longest time for a request's body, or for as much of it as the minimum rate asks
     #[arg(long, env = "SNIP_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
           default_value = "30s")]
     body_timeout: Duration,
@@ -288,10 +293,15 @@ pub struct ServeArgs {
           default_value = "75s")]
     idle_timeout: Duration,
 
-    /// Longest time that a client may leave its answer unread
+    /// Longest time for a client to take its answer, or as much of it as the minimum rate asks
     #[arg(long, env = "SNIP_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration,
           default_value = "30s")]
     write_timeout: Duration,
+
+    /// Bytes a second below which a body, or the taking of an answer, counts as stalled
+    #[arg(long, env = "SNIP_MIN_RATE", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..),
+          default_value_t = limits::RATE_MIN_DEFAULT)]
+    min_rate: u32,
 
     /// Longest time from SIGTERM or Ctrl-C to the end, for requests in flight
     #[arg(long, env = "SNIP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration,
@@ -303,6 +313,11 @@ impl ServeArgs {
     /// Where to listen.
     pub fn listen(&self) -> Vec<ListenAddress> {
         self.listen.addresses()
+    }
+
+    /// Whether another server may listen there too.
+    pub fn sharing(&self) -> Sharing {
+        if self.reuse_port { Sharing::HandOver } else { Sharing::Alone }
     }
 
     /// The second level of the cache, if there is one.
@@ -333,6 +348,7 @@ impl ServeArgs {
             body_timeout: self.body_timeout,
             idle_timeout: self.idle_timeout,
             write_timeout: self.write_timeout,
+            rate_min: self.min_rate,
         }
     }
 }

@@ -20,3 +20,5 @@ pub mod metrics;
 pub mod api;
 pub mod alerts;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;

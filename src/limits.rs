@@ -29,22 +29,30 @@ pub const OFFLOAD_THREADS: usize = 1;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
 /// More than this cannot be configured: the kernel's memory maps would run out.
 pub const CONNECTIONS_MAX_CEILING: usize = 30_000;
-/// File descriptors beside those of the connections: listeners, the store's files, epoll, the log.
-pub const DESCRIPTORS_RESERVE: u64 = 128;
+/// Connections beyond that number that are let in to ask a probe (`/livez`, `/readyz`, `/metrics`) and nothing else, so
+/// that whoever looks after the service still can. Past these, too, 503 without a look at the request.
+pub const CONNECTIONS_RESERVE: usize = 64;
+/// How long one of these may take to ask: few are held up by those that never do.
+pub const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// File descriptors beside those of the connections: the reserve, listeners, the store's files, epoll, the log.
+pub const DESCRIPTORS_RESERVE: u64 = 128 + CONNECTIONS_RESERVE as u64;
 /// Connections the kernel may queue before they are accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Connections accepted in a row before the accept loop lets the others run.
 pub const ACCEPT_BATCH: usize = 64;
 /// Pause after an accept failed for want of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// A pooled read buffer, and with it the longest head: request line and headers. Past it 414 or 431.
-pub const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// Longest request target. Past it 414. Leaves room in the buffer for headers.
+/// A pooled read buffer: what a connection in the middle of a request holds at least. It grows with what arrives.
+pub const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The longest head: request line and headers. Past it 414 or 431.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest request target. Past it 414. Leaves room in the head for headers.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Headers of a request; past it 431.
 pub const HEADERS_MAX: usize = 64;
-/// A pooled write buffer. A larger answer grows it; then it is not pooled again.
-pub const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// A pooled write buffer, held from an answer's first byte until its last is written. A larger answer grows it; then it is
+/// not pooled again.
+pub const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// Answers to pipelined requests are written out before more than this waits, whatever else is to be answered.
 pub const PIPELINE_OUTPUT_BYTES: usize = 64 * 1024;
 /// Read and write buffers kept for reuse, each.
@@ -55,8 +63,14 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const UPLOAD_FILE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// The whole multipart body around that file: boundaries, part headers, small other fields.
 pub const UPLOAD_BODY_BYTES_MAX: usize = UPLOAD_FILE_BYTES_MAX + 64 * 1024;
-/// Memory of all bodies that outgrew their read buffer, over all connections. Past it 503.
-pub const BODIES_TOTAL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Memory of all buffers in use, read and write, over all connections. Past it a request gets 503, and an answer that its
+/// client does not take at once is given up. An answer in the making may go beyond it, one at a time.
+pub const BUFFERS_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// From here on no buffer grows beyond its pooled size, and no client that is slow to take its answer has one that did:
+/// large bodies, heads and answers get 503, while small requests still have the rest.
+pub const BUFFERS_GROWTH_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// An answer of this size, the metrics say, is made even then. Its client must take it at once.
+pub const MODEST_ANSWER_BYTES: usize = 128 * 1024;
 /// A chunk-size line with its extensions, and the whole trailer section. Past it 400.
 pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// Bytes read and thrown away after a refusal, so that the client sees the answer and not a reset connection.
@@ -65,14 +79,29 @@ pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// From the first byte of a request to the end of its head; past it 408.
 pub const HEAD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// From the end of the head to the end of the body; past it 408.
+/// For a body, or for as much of it as the minimum rate asks of this time; past it 408.
 pub const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Between requests; longer than Nginx keeps its upstream connections (60 s), so that Nginx closes first.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
-/// Without the client taking a byte of the answer; past it the connection is closed.
+/// For the client to take what waits for it, or as much of it as the minimum rate asks; past it the connection is closed.
 pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Bytes a second below which a body, or the taking of an answer, counts as stalled. Those that end within their timeout
+/// are not measured by it.
+pub const RATE_MIN_DEFAULT: u32 = 8 * 1024;
+/// How long a connection is idle before it gives back the memory of its stack that it does not use at present.
+pub const IDLE_TRIM_AFTER: Duration = Duration::from_secs(5);
 /// From SIGTERM to the end of the process, whatever is still in flight.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// From SIGTERM until connections between two requests are closed, at the most half of the drain's time. A client that asks
+/// again within it is told that the connection closes; one that asks at the very moment of the close loses its request.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// The last part of it, in which nobody is accepted any more, so that those who came last can send their first request.
+pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
+/// How long a TCP port that another process shares is still listened on once new connections go elsewhere: the longest
+/// handshake under way. Below a second, after which the kernels of those who were turned away try again.
+pub const LISTEN_LINGER_SHARED: Duration = Duration::from_millis(500);
+/// The same for other addresses: clients on this machine, the proxy above all, who are in the middle of connecting.
+pub const LISTEN_LINGER_ALONE: Duration = Duration::from_millis(20);
 /// How often expired connections are looked for, and how coarse the clock of the server is.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Levels of nesting in JSON from the network; deeper is refused before it is parsed.
@@ -398,9 +427,16 @@ pub const SEED_SHOWN_CHARS_MAX: usize = 40;
 const _: () = assert!(JOURNAL_BYTES_MIN <= JOURNAL_BYTES_DEFAULT);
 const _: () = assert!((JOURNAL_AHEAD_BYTES as u64) < JOURNAL_SEGMENT_BYTES);
 const _: () = assert!(STACK_POOL_COUNT <= CONNECTIONS_MAX_CEILING);
-const _: () = assert!(TARGET_BYTES_MAX < READ_BUFFER_BYTES);
-const _: () = assert!(BODY_BYTES_MAX <= UPLOAD_BODY_BYTES_MAX && UPLOAD_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX);
+const _: () = assert!(READ_BUFFER_BYTES <= HEAD_BYTES_MAX && TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(WRITE_BUFFER_BYTES <= PIPELINE_OUTPUT_BYTES);
+// A buffer grows by doubling: while a body is copied from one that is full to the next, both count.
+const _: () = assert!(BODY_BYTES_MAX <= UPLOAD_BODY_BYTES_MAX && 2 * UPLOAD_BODY_BYTES_MAX <= BUFFERS_GROWTH_BYTES_MAX);
+// Thousands of small requests have room whatever the large ones hold; with no large ones, those of all connections.
+const _: () = assert!(BUFFERS_GROWTH_BYTES_MAX + 4096 * READ_BUFFER_BYTES <= BUFFERS_TOTAL_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_MAX_DEFAULT * READ_BUFFER_BYTES <= BUFFERS_GROWTH_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING);
+const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() + DRAIN_LAST_CALL.as_millis() <= DRAIN_GRACE.as_millis());
+const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() < 1000); // the kernel's first retry
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
@@ -425,7 +461,7 @@ const _: () = assert!(LINK_CHANGES_KEPT.as_secs() > LINK_CHANGES_WINDOW.as_secs(
 const _: () =
     assert!(LINK_CHANGES_PAGE as usize <= REDIS_BATCH_COMMANDS && WARM_UP_PAGE as usize <= REDIS_BATCH_COMMANDS);
 const _: () =
-    assert!(ALERT_BODY_BYTES_MAX <= BODIES_TOTAL_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
+    assert!(ALERT_BODY_BYTES_MAX <= BUFFERS_TOTAL_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_FORWARD_QUEUE);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_EVIDENCE_FILES_MAX);
 const _: () = assert!(ALERT_DRAIN.as_secs() + ALERT_FORWARD_FLUSH.as_secs() < 10);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -18,7 +19,7 @@ use snip::clicks::{self, Clicks};
 use snip::config::{
     AlertsArgs, Cli, Command, HealthcheckArgs, JournalCommand, SeedArgs, ServeArgs, ShipArgs, StoreArgs, StoreChoice,
 };
-use snip::http::{Bound, ListenAddress, Server};
+use snip::http::{Bound, ListenAddress, Server, Sharing};
 use snip::limits;
 use snip::links::Links;
 use snip::log::{Format, Level};
@@ -106,6 +107,7 @@ fn start_store(choice: &StoreChoice, no_migrate: bool) -> anyhow::Result<Arc<dyn
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let inherited = Bound::inherited().map_err(anyhow::Error::msg)?;
     let choice = choose_store(&args.store);
     // Signals first: one that comes during the start is not to kill the process half-way.
     let signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
@@ -119,7 +121,11 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         );
     }
     let store = start_store(&choice, args.no_migrate)?;
-    let bound = args.listen().iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = if inherited.is_empty() {
+        args.listen().iter().map(|address| Bound::bind(address, args.sharing())).collect::<Result<_, _>>()?
+    } else {
+        inherited
+    };
     announce(args, &choice, &bound);
 
     let connections = Arc::default();
@@ -135,6 +141,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let api = Arc::new(api);
     let server =
         Server::start(bound, Arc::clone(&api), args.http_options(), connections).context("cannot start to serve")?;
+    tell_supervisor(NotifyState::Ready);
 
     await_signal(signals);
     shut_down(server, &api, args.drain_timeout)
@@ -143,8 +150,16 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 /// Waits for the signal to end. A second one means it.
 fn await_signal(mut signals: Signals) {
     let signal = signals.forever().next();
+    tell_supervisor(NotifyState::Stopping);
     tracing::info!(signal, "shutting down: requests in flight are finished, no new ones taken");
     std::thread::spawn(move || signals.forever().next().map(|_| std::process::exit(130)));
+}
+
+/// Tells systemd, or whoever else set `NOTIFY_SOCKET`.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the supervisor; see NOTIFY_SOCKET");
+    }
 }
 
 fn open_links(args: &ServeArgs, choice: &StoreChoice, store: &Arc<dyn Store>) -> anyhow::Result<Links> {
@@ -250,13 +265,14 @@ fn alerts(args: &AlertsArgs) -> anyhow::Result<()> {
     });
     let signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
     let _log = log::start(args.log_level, args.log_format);
-    let bound = Bound::bind(&args.listen)?;
+    let bound = Bound::bind(&args.listen, Sharing::Alone)?;
     let forwards = webhook.is_some();
     let receiver = Arc::new(Receiver::start(&args.dir, webhook, args.grafana())?);
     tracing::info!(address = %bound.address(), dir = %args.dir.display(), forwards, "listening for alerts");
     warn_if_reachable(&bound);
     let server = Server::start(vec![bound], Arc::clone(&receiver), args.http_options(), Arc::default())
         .context("cannot start to serve")?;
+    tell_supervisor(NotifyState::Ready);
     await_signal(signals);
     receiver.start_draining();
     if !server.drain(limits::ALERT_DRAIN) {

@@ -294,6 +294,10 @@ fn accepts_html(accept: Option<&[u8]>) -> bool {
 }
 
 impl Service for Receiver {
+    fn is_probe(&self, head: &Head<'_>) -> bool {
+        matches!(head.path, "/livez" | "/readyz" | "/metrics")
+    }
+
     fn body_limit(&self, _: &Head<'_>) -> (usize, Refusal) {
         (ALERT_BODY_BYTES_MAX, Refusal::BODY_TOO_LARGE)
     }

@@ -4,13 +4,13 @@ mod client;
 mod events;
 pub(crate) mod json;
 mod ops;
-mod query;
+pub(crate) mod query;
 mod redirect;
 pub(crate) mod reply;
 mod request_id;
 mod router;
 mod scrape;
-mod upload;
+pub(crate) mod upload;
 mod urls;
 mod users;
 
@@ -205,6 +205,10 @@ fn is_worth_a_line(endpoint: Endpoint) -> bool {
 }
 
 impl Service for Api {
+    fn is_probe(&self, head: &Head<'_>) -> bool {
+        matches!(router::route(head.path), Route::Livez | Route::Readyz | Route::Metrics)
+    }
+
     fn body_limit(&self, head: &Head<'_>) -> (usize, Refusal) {
         match (head.method, head.path) {
             (Method::Post, "/users/bulk") => {

@@ -42,6 +42,7 @@ impl Api {
 
     pub(super) fn show_metrics(&self, response: &mut Response<'_>) -> Handled {
         let scrape = Arc::clone(&self.scrape);
+        scrape.connections.note_buffers();
         let text = offload(move || scrape.text()).map_err(|why| match why {
             NotDone::Busy => Error::Unavailable("too many jobs wait for a thread".to_owned()),
             NotDone::Panicked => reply::internal("gathering the metrics panicked".to_owned()),

@@ -9,8 +9,9 @@ use crate::http::{Method, Request, Response};
 use crate::limits::SHORT_CODE_CHARS_MAX;
 use crate::model::Timestamp;
 
-const FOUND_HIT: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: HIT\r\n";
-const FOUND_MISS: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: MISS\r\n";
+// A browser that kept a redirect would follow a changed link to its old target, and its clicks would not be counted.
+const FOUND_HIT: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nCache-Control: no-store\r\nX-Cache: HIT\r\n";
+const FOUND_MISS: &str = "HTTP/1.1 302 Found\r\nServer: snip\r\nCache-Control: no-store\r\nX-Cache: MISS\r\n";
 
 impl Api {
     pub(super) fn redirect(

@@ -64,10 +64,11 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Status line and fixed headers.
+/// Status line and fixed headers. Nothing is to be kept: links and users change at any time, and a cache may by itself
+/// keep a 404 (RFC 9110, section 15.1).
 macro_rules! prefix {
     ($line:literal) => {
-        concat!("HTTP/1.1 ", $line, "\r\nServer: snip\r\n")
+        concat!("HTTP/1.1 ", $line, "\r\nServer: snip\r\nCache-Control: no-store\r\n")
     };
 }
 

@@ -4,6 +4,7 @@
 //! chunked-body = *( chunk-size [ chunk-ext ] CRLF chunk-data CRLF ) 1*"0" [ chunk-ext ] CRLF trailers CRLF
 //! ```
 
+use super::head::is_token_byte;
 use super::response::Refusal;
 use crate::limits::CHUNK_LINE_BYTES_MAX;
 
@@ -14,7 +15,10 @@ enum Expect {
     Size,
     /// Further digits, an extension, or the end of the line.
     MoreSize,
-    /// A chunk extension: skipped.
+    /// Blanks behind a size, which only an extension may follow.
+    SizeBlanks,
+    /// The first byte of an extension's name; the rest of the line, which is skipped.
+    ExtensionStart,
     Extension,
     /// The LF that ends a size line.
     SizeLineFeed,
@@ -23,8 +27,10 @@ enum Expect {
     /// The CR, then the LF behind the data.
     DataReturn,
     DataLineFeed,
-    /// The start of a trailer line or of the final empty line; within one; the LF that ends one; the last LF of all.
+    /// The start of a trailer line or of the final empty line; within a name; within a value; the LF that ends one; the
+    /// last LF of all.
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLineFeed,
     FinalLineFeed,
@@ -103,14 +109,19 @@ impl Chunked {
         self.expect = match (self.expect, byte) {
             (Expect::Size, b) if b.is_ascii_hexdigit() => self.digit(b)?,
             (Expect::MoreSize, b) if b.is_ascii_hexdigit() => self.digit(b)?,
-            (Expect::MoreSize, b';') => Expect::Extension,
+            (Expect::MoreSize | Expect::SizeBlanks, b';') => Expect::ExtensionStart,
+            (Expect::MoreSize | Expect::SizeBlanks, b' ' | b'\t') => Expect::SizeBlanks,
+            (Expect::ExtensionStart, b' ' | b'\t') => Expect::ExtensionStart,
+            (Expect::ExtensionStart, b) if is_token_byte(b) => Expect::Extension,
             (Expect::MoreSize | Expect::Extension, b'\r') => Expect::SizeLineFeed,
             (Expect::Extension, b) if is_text(b) => Expect::Extension,
             (Expect::SizeLineFeed, b'\n') => self.size_line_over()?,
             (Expect::DataReturn, b'\r') => Expect::DataLineFeed,
             (Expect::DataLineFeed, b'\n') => self.line_over(Expect::Size),
             (Expect::TrailerStart, b'\r') => Expect::FinalLineFeed,
-            (Expect::TrailerStart | Expect::Trailer, b) if is_text(b) => Expect::Trailer,
+            (Expect::TrailerStart | Expect::TrailerName, b) if is_token_byte(b) => Expect::TrailerName,
+            (Expect::TrailerName, b':') => Expect::Trailer,
+            (Expect::Trailer, b) if is_text(b) => Expect::Trailer,
             (Expect::Trailer, b'\r') => Expect::TrailerLineFeed,
             (Expect::TrailerLineFeed, b'\n') => Expect::TrailerStart,
             (Expect::FinalLineFeed, b'\n') => Expect::End,
@@ -173,6 +184,7 @@ mod tests {
         check("0\r\n\r\n", Ok(("", 0)));
         check("5\r\nhello\r\n0\r\n\r\n", Ok(("hello", 0)));
         check("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\nGET", Ok(("hello world", 3)));
+        check("5 ;a=b\r\nhello\r\n0\t; c\r\n\r\n", Ok(("hello", 0)));
         check("00A;ext=\"v\"\r\n0123456789\r\n000;x\r\nTrailer: x\r\nOther: y\r\n\r\n", Ok(("0123456789", 0)));
     }
 
@@ -191,7 +203,15 @@ mod tests {
             "5\r\rhello",
             "5;a\nb\r\nhello",
             "10000000000000000\r\n",
+            "5;\r\nhello\r\n",
+            "5 ; \r\nhello\r\n",
+            "5;a;\0\r\nhello\r\n",
             "0\r\nTrailer: x\n\r\n",
+            "0\r\nTrailer\r\n\r\n",
+            "0\r\n: x\r\n\r\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\nTrailer : x\r\n\r\n",
+            "0\r\nTrailer: x\r\n folded\r\n\r\n",
             "0\r\n\n",
         ] {
             check(input, Err(Refusal::BAD_REQUEST));

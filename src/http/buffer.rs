@@ -1,68 +1,137 @@
-//! Bytes on their way in: a buffer that belongs to a connection only while it is busy.
+//! Bytes on their way in and out: memory that belongs to a connection only while it is busy, and all of it counted.
 //!
 //! The only unsafe code of the room is here: reading into memory that is not initialized yet.
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use socket2::Socket;
 
-use crate::limits::{BODIES_TOTAL_BYTES_MAX, BUFFER_POOL_COUNT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
+use crate::limits::{
+    BUFFER_POOL_COUNT, BUFFERS_GROWTH_BYTES_MAX, BUFFERS_TOTAL_BYTES_MAX, MODEST_ANSWER_BYTES, READ_BUFFER_BYTES,
+    WRITE_BUFFER_BYTES,
+};
 
-/// Bytes held, over all connections, by bodies that outgrew their pooled buffer.
-static BODIES: AtomicUsize = AtomicUsize::new(0);
-
-/// Bytes held at present by bodies that outgrew their pooled buffer, over all connections.
-pub fn bodies_bytes() -> usize {
-    BODIES.load(Ordering::Relaxed)
+/// Buffers for reuse, and the count of those in use. Per thread: all connections are on the one worker.
+struct Pool {
+    read: Vec<Vec<u8>>,
+    write: Vec<Vec<u8>>,
+    held: usize,
 }
 
 thread_local! {
-    // Taken and given back by value: no borrow is held while a coroutine waits.
-    static READ_POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static WRITE_POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    // Buffers are taken and given back by value: no borrow is held while a coroutine waits.
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { read: Vec::new(), write: Vec::new(), held: 0 }) };
 }
 
-/// An empty write buffer from the pool.
-pub(super) fn take_write() -> Vec<u8> {
-    WRITE_POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER_BYTES))
+/// Bytes of the buffers in use at present, over all connections of the calling thread.
+pub fn held_bytes() -> usize {
+    POOL.with_borrow(|pool| pool.held)
 }
 
-/// Gives a write buffer back. One that grew is dropped: its memory was for one large answer.
-pub(super) fn give_write(mut bytes: Vec<u8>) {
-    bytes.clear();
-    if bytes.capacity() == WRITE_BUFFER_BYTES {
-        give(&WRITE_POOL, bytes);
-    }
-}
-
-fn give(pool: &'static std::thread::LocalKey<RefCell<Vec<Vec<u8>>>>, bytes: Vec<u8>) {
-    pool.with_borrow_mut(|pool| {
-        if pool.len() < BUFFER_POOL_COUNT {
-            pool.push(bytes);
-        }
-    });
-}
-
-/// All memory for bodies is in use.
+/// All memory for buffers is in use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exhausted;
 
-/// Bytes read and not yet consumed. Dropped, it gives its memory back to the pool or to the budget of bodies.
+/// Counts `more` bytes in, for a buffer that outgrows its pooled size.
+fn charge_growth(more: usize) -> Result<(), Exhausted> {
+    POOL.with_borrow_mut(|pool| {
+        if pool.held + more > BUFFERS_GROWTH_BYTES_MAX {
+            return Err(Exhausted);
+        }
+        pool.held += more;
+        Ok(())
+    })
+}
+
+/// Gives `out` the memory of a pooled buffer, if it has none. To be taken over by a [`WriteBuffer`].
+pub(super) fn ensure_write(out: &mut Vec<u8>) {
+    if out.capacity() == 0 {
+        *out = POOL.with_borrow_mut(|pool| {
+            pool.held += WRITE_BUFFER_BYTES;
+            pool.write.pop().unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER_BYTES))
+        });
+    }
+}
+
+/// Answers that are to be written. Has no memory until the first of them begins: who waits for a store holds none.
+#[derive(Default)]
+pub(super) struct WriteBuffer {
+    /// Empty and without capacity, or from [`ensure_write`].
+    pub bytes: Vec<u8>,
+    /// What was counted in beyond the pooled size.
+    grown: usize,
+}
+
+impl WriteBuffer {
+    /// Counts in what the last answer made the buffer grow.
+    pub fn settle(&mut self) -> Result<(), Exhausted> {
+        let beyond = self.bytes.capacity().saturating_sub(WRITE_BUFFER_BYTES);
+        let more = beyond.saturating_sub(self.grown);
+        if more > 0 {
+            match self.bytes.capacity() {
+                ..=MODEST_ANSWER_BYTES => POOL.with_borrow_mut(|pool| pool.held += more),
+                _ => charge_growth(more)?,
+            }
+            self.grown = beyond;
+        }
+        Ok(())
+    }
+
+    /// Whether a client may take its time for what is in here: with so much in use in all, only for little.
+    pub fn may_wait(&self) -> bool {
+        held_bytes() <= if self.grown > 0 { BUFFERS_GROWTH_BYTES_MAX } else { BUFFERS_TOTAL_BYTES_MAX }
+    }
+
+    /// Keeps the first `count` bytes and gives back the memory beyond them.
+    pub fn shrink(&mut self, count: usize) {
+        self.bytes.truncate(count);
+        self.bytes.shrink_to(WRITE_BUFFER_BYTES);
+    }
+
+    /// Gives all memory back.
+    pub fn release(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() == 0 {
+            return;
+        }
+        let grown = std::mem::take(&mut self.grown);
+        POOL.with_borrow_mut(|pool| {
+            pool.held -= WRITE_BUFFER_BYTES + grown;
+            if bytes.capacity() == WRITE_BUFFER_BYTES && pool.write.len() < BUFFER_POOL_COUNT {
+                bytes.clear();
+                pool.write.push(bytes);
+            }
+        });
+    }
+}
+
+impl Drop for WriteBuffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Bytes read and not yet consumed. Dropped, it gives its memory back.
 pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     /// Where the unconsumed bytes begin.
     start: usize,
-    /// What was taken from the budget of bodies.
-    charged: usize,
+    /// What was counted in beyond the pooled size.
+    grown: usize,
 }
 
 impl ReadBuffer {
     /// An empty buffer from the pool.
-    pub fn take() -> Self {
-        let bytes = READ_POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES));
-        Self { bytes, start: 0, charged: 0 }
+    pub fn take() -> Result<Self, Exhausted> {
+        POOL.with_borrow_mut(|pool| {
+            if pool.held + READ_BUFFER_BYTES > BUFFERS_TOTAL_BYTES_MAX {
+                return Err(Exhausted);
+            }
+            pool.held += READ_BUFFER_BYTES;
+            let bytes = pool.read.pop().unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES));
+            Ok(Self { bytes, start: 0, grown: 0 })
+        })
     }
 
     /// The unconsumed bytes.
@@ -114,15 +183,23 @@ impl ReadBuffer {
             return Ok(());
         }
         let capacity = (self.bytes.capacity() * 2).min(wanted.max(self.bytes.len() + 1));
-        let more = capacity - self.charged;
-        BODIES
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(more).filter(|&held| held <= BODIES_TOTAL_BYTES_MAX)
-            })
-            .map_err(|_| Exhausted)?;
-        self.charged += more;
+        let more = capacity - self.bytes.capacity();
+        charge_growth(more)?;
+        self.grown += more;
         self.bytes.reserve_exact(capacity - self.bytes.len());
         Ok(())
+    }
+
+    /// Gives back what it had grown by, unless the unconsumed bytes need it. For a wait between requests' parts: what is
+    /// held then may be held for long.
+    pub fn shrink(&mut self) {
+        if self.grown > 0 && self.len() < READ_BUFFER_BYTES {
+            let mut small = Vec::with_capacity(READ_BUFFER_BYTES);
+            small.extend_from_slice(self.bytes());
+            self.bytes = small;
+            self.start = 0;
+            POOL.with_borrow_mut(|pool| pool.held -= std::mem::take(&mut self.grown));
+        }
     }
 
     /// Reads once into the free room. `Ok` gives the number of bytes and whether the socket had no more: a short read
@@ -140,7 +217,7 @@ impl ReadBuffer {
 
     #[cfg(test)]
     pub fn with(bytes: &[u8]) -> Self {
-        let mut buffer = Self::take();
+        let mut buffer = Self::take().unwrap();
         buffer.bytes.extend_from_slice(bytes);
         buffer
     }
@@ -149,12 +226,13 @@ impl ReadBuffer {
 impl Drop for ReadBuffer {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if self.charged > 0 {
-            BODIES.fetch_sub(self.charged, Ordering::Relaxed);
-        } else if bytes.capacity() == READ_BUFFER_BYTES {
-            bytes.clear();
-            give(&READ_POOL, bytes);
-        }
+        POOL.with_borrow_mut(|pool| {
+            pool.held -= READ_BUFFER_BYTES + self.grown;
+            if bytes.capacity() == READ_BUFFER_BYTES && pool.read.len() < BUFFER_POOL_COUNT {
+                bytes.clear();
+                pool.read.push(bytes);
+            }
+        });
     }
 }
 
@@ -176,10 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn memory_for_bodies_is_bounded_and_given_back() {
+    fn growth_is_bounded_and_given_back() {
         let full = vec![b'x'; READ_BUFFER_BYTES];
         let mut held = Vec::new();
-        let before = bodies_bytes();
         let refused = loop {
             let mut buffer = ReadBuffer::with(&full);
             match buffer.grow(8 * 1024 * 1024) {
@@ -188,9 +265,46 @@ mod tests {
             }
         };
         assert_eq!(refused, Exhausted);
-        assert!(bodies_bytes() <= BODIES_TOTAL_BYTES_MAX);
-        assert!(held.len() >= BODIES_TOTAL_BYTES_MAX / (2 * READ_BUFFER_BYTES) - 8);
-        drop(held);
-        assert_eq!(bodies_bytes(), before);
+        assert!(held_bytes() <= BUFFERS_GROWTH_BYTES_MAX);
+        assert!(held.len() >= BUFFERS_GROWTH_BYTES_MAX / (2 * READ_BUFFER_BYTES) - 8);
+        // Those that need no more than a pooled buffer are still served.
+        let mut small = Vec::new();
+        while let Ok(buffer) = ReadBuffer::take() {
+            small.push(buffer);
+        }
+        assert!(held_bytes() <= BUFFERS_TOTAL_BYTES_MAX && small.len() >= 4096);
+        drop((held, small));
+        assert_eq!(held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_grown_buffer_shrinks_when_little_is_left() {
+        let mut buffer = ReadBuffer::with(&vec![b'x'; READ_BUFFER_BYTES]);
+        buffer.grow(usize::MAX).unwrap();
+        assert_eq!(held_bytes(), 2 * READ_BUFFER_BYTES);
+        buffer.shrink();
+        assert_eq!(held_bytes(), 2 * READ_BUFFER_BYTES, "what is full is kept");
+        buffer.consume(READ_BUFFER_BYTES - 3);
+        buffer.shrink();
+        assert_eq!((buffer.bytes(), held_bytes()), (&b"xxx"[..], READ_BUFFER_BYTES));
+    }
+
+    #[test]
+    fn answers_are_counted() {
+        let mut output = WriteBuffer::default();
+        assert_eq!(held_bytes(), 0);
+        ensure_write(&mut output.bytes);
+        output.bytes.extend_from_slice(&[0; 10]);
+        assert_eq!((output.settle(), held_bytes()), (Ok(()), WRITE_BUFFER_BYTES));
+        output.bytes.extend_from_slice(&vec![0; 10 * WRITE_BUFFER_BYTES]);
+        assert_eq!(output.settle(), Ok(()));
+        assert_eq!(held_bytes(), output.bytes.capacity());
+        assert!(output.may_wait());
+        output.bytes.extend_from_slice(&vec![0; BUFFERS_GROWTH_BYTES_MAX]);
+        assert_eq!(output.settle(), Err(Exhausted));
+        output.shrink(10);
+        assert_eq!(output.bytes.capacity(), WRITE_BUFFER_BYTES);
+        drop(output);
+        assert_eq!(held_bytes(), 0);
     }
 }

@@ -1,38 +1,50 @@
 //! One connection: a loop on a coroutine of its own. The bytes of the whole product come in and go out here.
 //!
-//! While idle it holds no buffer. When bytes come it borrows two from the pool, answers what is complete, writes all
-//! answers with one system call and gives them back. A short read means that the socket is drained, so a keep-alive
-//! request costs one read and one write.
+//! While idle it holds no buffer. When bytes come it borrows one from the pool, and with the first answer another one,
+//! answers what is complete, writes all answers with one system call and gives both back. A short read means that the
+//! socket is drained, so a keep-alive request costs one read and one write.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use may::io::{CoIo, WaitIo};
 use socket2::Socket;
 
 use super::body::Chunked;
-use super::buffer::{self, ReadBuffer};
+use super::buffer::{self, Exhausted, ReadBuffer, WriteBuffer};
 use super::head::{self, Framing, Head, Method, Parsed, Request};
 use super::response::{Connection as Persistence, Refusal, Response};
 use super::server::{Service, Shared};
 use super::watch::{CloseReason, Watched};
-use crate::limits::{LINGER_BYTES_MAX, LINGER_TIMEOUT, PIPELINE_OUTPUT_BYTES, READ_BUFFER_BYTES};
-use crate::runtime;
+use crate::limits::{
+    HEAD_BYTES_MAX, IDLE_TRIM_AFTER, LINGER_BYTES_MAX, LINGER_TIMEOUT, PIPELINE_OUTPUT_BYTES, READ_BUFFER_BYTES,
+    RESERVE_TIMEOUT,
+};
+use crate::runtime::{self, StackTop};
 
 /// Flags of `wait_io`: those of epoll, and one that says that a waker was used.
 const READABLE: usize = libc::EPOLLIN as usize;
 const WRITABLE: usize = libc::EPOLLOUT as usize;
 const HANGUP: usize = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as usize;
 
-/// Serves a fresh socket to its end.
-pub(super) fn serve<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared: &Arc<Shared<S>>) -> CloseReason {
+/// Serves a fresh socket to its end. One that is `extra`, past the connection limit, may ask for a probe and no more.
+pub(super) fn serve<S: Service>(
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    shared: &Arc<Shared<S>>,
+    extra: bool,
+) -> CloseReason {
     let Ok(io) = CoIo::new(socket) else {
         return CloseReason::SocketError;
     };
     let watched = shared.watch.add(io.waker());
-    Conn { io, peer, shared, watched, phase: Phase::Start, readable: false, hangup: false, head_seen: 0 }.run()
+    let phase = Phase::Start;
+    Conn { io, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 }
+        .run(&StackTop::here())
 }
 
 /// Where in a request the connection is.
@@ -51,6 +63,18 @@ struct PendingBody {
     progress: Progress,
     /// Bytes that head and body may take in the buffer.
     buffer_bytes_max: usize,
+    /// Bytes of the body that there were when the deadline was armed.
+    armed_at: usize,
+}
+
+impl PendingBody {
+    /// Bytes of the body so far, out of `buffered` bytes in all.
+    fn arrived(&self, buffered: usize) -> usize {
+        match &self.progress {
+            Progress::Until(_) => buffered - self.head_bytes,
+            Progress::Chunked(chunked) => chunked.decoded(),
+        }
+    }
 }
 
 enum Progress {
@@ -84,6 +108,8 @@ struct Conn<'s, S> {
     shared: &'s Arc<Shared<S>>,
     watched: Watched,
     phase: Phase,
+    /// Whether it was let in past the connection limit.
+    extra: bool,
     /// An edge of readability that was seen while waiting for something else.
     readable: bool,
     /// The other end has closed its side: edges won't tell again, so read until the end.
@@ -93,44 +119,61 @@ struct Conn<'s, S> {
 }
 
 impl<S: Service> Conn<'_, S> {
-    fn run(&mut self) -> CloseReason {
+    fn run(&mut self, stack: &StackTop) -> CloseReason {
         loop {
-            self.watched.arm(self.shared.options.idle_timeout);
-            match self.wait_readable() {
+            match self.wait_idle(stack) {
                 Wake::Ready => {}
+                Wake::Expired if self.extra => return self.turn_away(),
                 Wake::Expired => return CloseReason::IdleTimeout,
                 Wake::Draining => return CloseReason::Draining,
             }
-            let mut input = ReadBuffer::take();
-            let mut output = buffer::take_write();
-            let turn = self.turn(&mut input, &mut output);
-            buffer::give_write(output);
-            if let Err(reason) = turn {
+            if let Err(reason) = self.turn() {
                 return reason;
             }
         }
     }
 
+    /// Waits for the next request. What an earlier one has touched of the stack is kept for a while, since the next one
+    /// will need it, but not for as long as the connection may be idle.
+    fn wait_idle(&mut self, stack: &StackTop) -> Wake {
+        let limit = if self.extra { RESERVE_TIMEOUT } else { self.shared.options.idle_timeout };
+        let untrimmed = limit.min(IDLE_TRIM_AFTER);
+        self.watched.arm(untrimmed);
+        match self.wait_readable() {
+            Wake::Expired if untrimmed < limit => {
+                let _trimmed = stack.trim();
+                self.watched.arm(limit - untrimmed);
+                self.wait_readable()
+            }
+            wake => wake,
+        }
+    }
+
     /// Reads and answers until nothing is left to be done. `Ok` is an idle connection with an empty buffer.
-    fn turn(&mut self, input: &mut ReadBuffer, output: &mut Vec<u8>) -> Closed<()> {
+    #[inline(never)] // its frame is not to be a part of the one that an idle connection stands on
+    fn turn(&mut self) -> Closed<()> {
+        let Ok(mut buffer) = ReadBuffer::take() else {
+            return Err(self.give_up(&mut WriteBuffer::default()));
+        };
+        let (input, mut output) = (&mut buffer, WriteBuffer::default());
         loop {
             let drained = match self.read(input)? {
                 Some(drained) => drained,
                 None if input.is_empty() => return Ok(()),
                 None => {
-                    self.wait_for_more(output)?;
+                    self.wait_for_more(input)?;
                     continue;
                 }
             };
-            self.answer_all(input, output)?;
-            self.flush(output)?;
+            self.answer_all(input, &mut output)?;
+            self.flush(&mut output)?;
             match (drained, self.hangup) {
                 // A client that never stops sending must not keep the others waiting.
                 (false, _) => runtime::yield_to_reactor(),
                 // The end of the stream is behind what was read, and no edge will tell.
                 (true, true) => {}
                 (true, false) if matches!(self.phase, Phase::Start) => return Ok(()),
-                (true, false) => self.wait_for_more(output)?,
+                (true, false) => self.wait_for_more(input)?,
             }
         }
     }
@@ -139,12 +182,12 @@ impl<S: Service> Conn<'_, S> {
     fn read(&mut self, input: &mut ReadBuffer) -> Closed<Option<bool>> {
         let wanted = match &self.phase {
             Phase::Body(pending) => pending.buffer_bytes_max,
-            Phase::Start | Phase::Head => READ_BUFFER_BYTES,
+            Phase::Start | Phase::Head => HEAD_BYTES_MAX,
         };
-        if input.grow(wanted).is_err() {
-            let mut output = buffer::take_write();
-            let reason = self.refuse(Refusal::OVERLOADED, Method::Get, &mut output);
-            return Err(self.close_after(&mut output, reason));
+        if let Err(Exhausted) = input.grow(wanted) {
+            let mut output = WriteBuffer::default();
+            let reason = self.overloaded(&mut output);
+            return Err(self.close_after(input, &mut output, reason));
         }
         match input.read_from(self.io.inner()) {
             Ok((0, _)) => Err(CloseReason::ByPeer),
@@ -156,7 +199,7 @@ impl<S: Service> Conn<'_, S> {
     }
 
     /// Answers all requests that are complete, in order.
-    fn answer_all(&mut self, input: &mut ReadBuffer, output: &mut Vec<u8>) -> Closed<()> {
+    fn answer_all(&mut self, input: &mut ReadBuffer, output: &mut WriteBuffer) -> Closed<()> {
         while !input.is_empty() {
             match self.step(input, output) {
                 Step::Answered => {
@@ -166,23 +209,23 @@ impl<S: Service> Conn<'_, S> {
                 Step::Incomplete => return Ok(()),
                 Step::Last(reason) => {
                     // What the client sent after its last request would turn the close into a reset.
-                    let linger = reason == CloseReason::Refused || !input.is_empty();
+                    let linger = !matches!(reason, CloseReason::AsAsked | CloseReason::Draining) || !input.is_empty();
                     return Err(if linger {
-                        self.close_after(output, reason)
+                        self.close_after(input, output, reason)
                     } else {
                         self.flush_last(output, reason)
                     });
                 }
             }
             // Back-pressure: a client that does not read its answers gets no further ones made.
-            if output.len() > PIPELINE_OUTPUT_BYTES {
+            if output.bytes.len() > PIPELINE_OUTPUT_BYTES {
                 self.flush(output)?;
             }
         }
         Ok(())
     }
 
-    fn step(&mut self, input: &mut ReadBuffer, output: &mut Vec<u8>) -> Step {
+    fn step(&mut self, input: &mut ReadBuffer, output: &mut WriteBuffer) -> Step {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(pending) => self.step_body(pending, input, output),
             phase @ (Phase::Start | Phase::Head) => {
@@ -192,15 +235,19 @@ impl<S: Service> Conn<'_, S> {
         }
     }
 
-    fn step_head(&mut self, input: &mut ReadBuffer, output: &mut Vec<u8>) -> Step {
+    fn step_head(&mut self, input: &mut ReadBuffer, output: &mut WriteBuffer) -> Step {
         let bytes = input.bytes();
         // Parsing anew for each byte of a slow head would be quadratic: only a new line can complete it.
         let is_news = self.head_seen == 0 || bytes[self.head_seen.min(bytes.len())..].contains(&b'\n');
-        if !is_news && bytes.len() < READ_BUFFER_BYTES {
+        if !is_news && bytes.len() < HEAD_BYTES_MAX {
             self.head_seen = bytes.len();
             return Step::Incomplete;
         }
         match head::parse(bytes) {
+            Ok(Parsed::Complete(head)) if self.extra && !self.is_let_in(&head) => {
+                let method = head.method;
+                Step::Last(self.over_limit(method, output))
+            }
             Ok(Parsed::Complete(head)) => match self.body_of(&head, bytes.len()) {
                 Ok(None) => {
                     let Framing::Length(length) = head.framing else { return Step::Incomplete };
@@ -212,7 +259,8 @@ impl<S: Service> Conn<'_, S> {
                 }
                 Ok(Some(pending)) => {
                     if head.expects_continue {
-                        output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        buffer::ensure_write(&mut output.bytes);
+                        output.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
                     self.watched.arm(self.shared.options.body_timeout);
                     self.step_body(pending, input, output)
@@ -226,7 +274,8 @@ impl<S: Service> Conn<'_, S> {
                 self.head_seen = bytes.len();
                 if matches!(self.phase, Phase::Start) {
                     self.phase = Phase::Head;
-                    self.watched.arm(self.shared.options.head_timeout);
+                    let limit = self.shared.options.head_timeout;
+                    self.watched.arm(if self.extra { limit.min(RESERVE_TIMEOUT) } else { limit });
                 }
                 Step::Incomplete
             }
@@ -252,24 +301,20 @@ impl<S: Service> Conn<'_, S> {
             // The framing of the chunks takes room until it is decoded.
             Progress::Chunked(_) => head.bytes + limit + READ_BUFFER_BYTES,
         };
-        Ok(Some(PendingBody { head_bytes: head.bytes, progress, buffer_bytes_max }))
+        Ok(Some(PendingBody { head_bytes: head.bytes, progress, buffer_bytes_max, armed_at: 0 }))
     }
 
-    fn step_body(&mut self, mut pending: PendingBody, input: &mut ReadBuffer, output: &mut Vec<u8>) -> Step {
+    fn step_body(&mut self, mut pending: PendingBody, input: &mut ReadBuffer, output: &mut WriteBuffer) -> Step {
         let head_bytes = pending.head_bytes;
         let (body_end, request_end) = match &mut pending.progress {
-            Progress::Until(end) if input.len() < *end => {
-                self.phase = Phase::Body(pending);
-                return Step::Incomplete;
-            }
+            Progress::Until(end) if input.len() < *end => return self.body_incomplete(pending, input.len()),
             Progress::Until(end) => (*end, *end),
             Progress::Chunked(chunked) => match chunked.decode(&mut input.bytes_mut()[head_bytes..]) {
                 Ok(true) => (head_bytes + chunked.decoded(), head_bytes + chunked.looked_at()),
                 Ok(false) => {
                     input.truncate(head_bytes + chunked.decoded());
                     chunked.dropped_rest();
-                    self.phase = Phase::Body(pending);
-                    return Step::Incomplete;
+                    return self.body_incomplete(pending, input.len());
                 }
                 Err(refusal) => return Step::Last(self.refuse_body(refusal, input.bytes(), output)),
             },
@@ -283,8 +328,20 @@ impl<S: Service> Conn<'_, S> {
         self.after_answer(close)
     }
 
+    /// A body has its whole time for each part that the minimum rate asks of this time: a long one may go on, and one
+    /// that stalls does not live on what it has sent.
+    fn body_incomplete(&mut self, mut pending: PendingBody, buffered: usize) -> Step {
+        let (options, arrived) = (&self.shared.options, pending.arrived(buffered));
+        if arrived - pending.armed_at >= options.bytes_due(options.body_timeout) {
+            pending.armed_at = arrived;
+            self.watched.arm(options.body_timeout);
+        }
+        self.phase = Phase::Body(pending);
+        Step::Incomplete
+    }
+
     /// A chunked body that turns out too large gets the same words as one that says so in its head.
-    fn refuse_body(&self, refusal: Refusal, bytes: &[u8], output: &mut Vec<u8>) -> CloseReason {
+    fn refuse_body(&self, refusal: Refusal, bytes: &[u8], output: &mut WriteBuffer) -> CloseReason {
         let refusal = match head::parse(bytes) {
             Ok(Parsed::Complete(head)) if refusal == Refusal::BODY_TOO_LARGE => self.shared.service.body_limit(&head).1,
             _ => refusal,
@@ -297,9 +354,10 @@ impl<S: Service> Conn<'_, S> {
     }
 
     /// Has the service answer; says why the connection is to be closed afterwards, if it is.
-    fn answer(&self, head: Head<'_>, body: &[u8], output: &mut Vec<u8>) -> Option<CloseReason> {
+    fn answer(&self, head: Head<'_>, body: &[u8], output: &mut WriteBuffer) -> Option<CloseReason> {
         let close = match head.keep_alive {
             false => Some(CloseReason::AsAsked),
+            true if self.extra => Some(CloseReason::OverLimit),
             true if self.shared.is_draining() => Some(CloseReason::Draining),
             true => None,
         };
@@ -309,9 +367,9 @@ impl<S: Service> Conn<'_, S> {
             None => Persistence::KeepAlive,
         };
         let method = head.method;
-        let start = output.len();
+        let start = output.bytes.len();
         let request = Request { head, body, peer: self.peer };
-        let mut response = Response::new(output, method, persistence);
+        let mut response = Response::new(&mut output.bytes, method, persistence);
         let service = &self.shared.service;
         let outcome = catch_unwind(AssertUnwindSafe(|| service.call(&request, &mut response)));
         let finished = response.is_finished();
@@ -319,35 +377,74 @@ impl<S: Service> Conn<'_, S> {
             service.panicked(&request, panic_text(panic.as_ref()));
         }
         if outcome.is_err() || !finished {
-            output.truncate(start);
-            Refusal::INTERNAL.write(output, method);
+            output.bytes.truncate(start);
+            Refusal::INTERNAL.write(&mut output.bytes, method);
             return Some(CloseReason::Refused);
+        }
+        if let Err(Exhausted) = output.settle() {
+            output.shrink(start);
+            return Some(self.overloaded(output));
         }
         close
     }
 
-    fn refuse(&self, refusal: Refusal, method: Method, output: &mut Vec<u8>) -> CloseReason {
+    fn refuse(&self, refusal: Refusal, method: Method, output: &mut WriteBuffer) -> CloseReason {
         self.shared.service.refused(refusal);
-        refusal.write(output, method);
+        refusal.write(&mut output.bytes, method);
         CloseReason::Refused
     }
 
+    /// Says that there is no memory for a request or its answer.
+    fn overloaded(&self, output: &mut WriteBuffer) -> CloseReason {
+        self.shared.stats.buffers_refused.fetch_add(1, Ordering::Relaxed);
+        self.refuse(Refusal::OVERLOADED, Method::Get, output);
+        CloseReason::Overloaded
+    }
+
+    /// The same without a buffer to read what the client has sent: it may see a reset instead of the answer.
+    fn give_up(&mut self, output: &mut WriteBuffer) -> CloseReason {
+        let reason = self.overloaded(output);
+        self.flush_last(output, reason)
+    }
+
+    /// Whether a connection past the limit may ask this. If others have gone meanwhile, it is one like any other.
+    fn is_let_in(&mut self, head: &Head<'_>) -> bool {
+        self.extra = self.shared.is_over_limit();
+        !self.extra || (head.framing == Framing::Length(0) && self.shared.service.is_probe(head))
+    }
+
+    fn over_limit(&self, method: Method, output: &mut WriteBuffer) -> CloseReason {
+        self.shared.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+        self.refuse(Refusal::OVERLOADED, method, output);
+        CloseReason::OverLimit
+    }
+
+    /// Says so to a client that was let in past the limit and has asked nothing.
+    fn turn_away(&mut self) -> CloseReason {
+        let mut output = WriteBuffer::default();
+        let reason = self.over_limit(Method::Get, &mut output);
+        self.flush_last(&mut output, reason)
+    }
+
     /// Waits for the rest of a request; when its deadline passes, says so to the client.
-    fn wait_for_more(&mut self, output: &mut Vec<u8>) -> Closed<()> {
-        loop {
-            match self.wait_readable() {
-                Wake::Ready => return Ok(()),
-                Wake::Draining => {} // a request that has begun is finished
-                Wake::Expired => {
-                    let reason = match self.phase {
-                        Phase::Body(_) => CloseReason::BodyTimeout,
-                        Phase::Start | Phase::Head => CloseReason::HeadTimeout,
-                    };
-                    self.refuse(Refusal::TIMEOUT, Method::Get, output);
-                    return Err(self.close_after(output, reason));
-                }
+    fn wait_for_more(&mut self, input: &mut ReadBuffer) -> Closed<()> {
+        let reason = match self.phase {
+            Phase::Body(_) => CloseReason::BodyTimeout,
+            Phase::Start | Phase::Head => {
+                input.shrink();
+                CloseReason::HeadTimeout
+            }
+        };
+        // All that had come was looked at. One that sends a byte ever so often is late all the same.
+        while !self.watched.is_expired() {
+            // Draining or not: a request that has begun is finished.
+            if let Wake::Ready = self.wait_readable() {
+                return Ok(());
             }
         }
+        let mut output = WriteBuffer::default();
+        self.refuse(Refusal::TIMEOUT, Method::Get, &mut output);
+        Err(self.close_after(input, &mut output, reason))
     }
 
     fn wait_readable(&mut self) -> Wake {
@@ -356,14 +453,20 @@ impl<S: Service> Conn<'_, S> {
                 return Wake::Ready;
             }
             let is_idle = matches!(self.phase, Phase::Start);
-            if is_idle && self.shared.is_draining() {
-                return Wake::Draining;
+            if is_idle && self.shared.closes_idle() {
+                // A request may have come whose event has not: closing now would throw it away.
+                return if self.has_input() { Wake::Ready } else { Wake::Draining };
             }
             self.wait();
             if !self.readable && self.watched.is_expired() {
                 return Wake::Expired;
             }
         }
+    }
+
+    /// Whether the socket holds bytes that were not read.
+    fn has_input(&self) -> bool {
+        self.io.inner().peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
     }
 
     /// Waits for any event and remembers what matters of it. Says whether the socket may take more bytes.
@@ -375,58 +478,93 @@ impl<S: Service> Conn<'_, S> {
     }
 
     /// Writes all of `output`; as a rule with one system call.
-    fn flush(&mut self, output: &mut Vec<u8>) -> Closed<()> {
+    fn flush(&mut self, output: &mut WriteBuffer) -> Closed<()> {
         let mut written = 0;
-        while written < output.len() {
-            match self.io.inner().send(&output[written..]) {
+        while written < output.bytes.len() {
+            match self.io.inner().send(&output.bytes[written..]) {
                 Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.flush_slowly(output, written)?;
+                    break;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(CloseReason::SocketError),
             }
         }
-        output.clear();
+        output.bytes.clear();
         Ok(())
     }
 
-    fn wait_writable(&mut self) -> Closed<()> {
-        self.watched.arm(self.shared.options.write_timeout);
-        while !self.wait() {
+    /// Writes to a client that does not keep up. It has its whole time for each part that the minimum rate asks of this
+    /// time, as a body has.
+    #[cold]
+    fn flush_slowly(&mut self, output: &WriteBuffer, mut written: usize) -> Closed<()> {
+        let options = &self.shared.options;
+        let (limit, due) = (options.write_timeout, options.bytes_due(options.write_timeout));
+        // The request that comes next does not lose the time that this one's answer takes.
+        let left = self.watched.left();
+        self.watched.arm(limit);
+        let mut armed_at = written;
+        while written < output.bytes.len() {
+            match self.io.inner().send(&output.bytes[written..]) {
+                Ok(count) => {
+                    written += count;
+                    if written - armed_at >= due {
+                        armed_at = written;
+                        self.watched.arm(limit);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable(output)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(CloseReason::SocketError),
+            }
+        }
+        self.watched.arm(left);
+        Ok(())
+    }
+
+    fn wait_writable(&mut self, output: &WriteBuffer) -> Closed<()> {
+        loop {
             if self.watched.is_expired() {
                 return Err(CloseReason::WriteTimeout);
             }
+            if !output.may_wait() {
+                self.shared.stats.buffers_refused.fetch_add(1, Ordering::Relaxed);
+                return Err(CloseReason::Overloaded);
+            }
+            if self.wait() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
-    fn flush_last(&mut self, output: &mut Vec<u8>, reason: CloseReason) -> CloseReason {
+    fn flush_last(&mut self, output: &mut WriteBuffer, reason: CloseReason) -> CloseReason {
         self.flush(output).err().unwrap_or(reason)
     }
 
     /// Writes the last answer and reads on for a while: closing a socket with unread bytes resets the connection, and
     /// the client might never see the answer (RFC 9112, section 9.6).
-    fn close_after(&mut self, output: &mut Vec<u8>, reason: CloseReason) -> CloseReason {
+    fn close_after(&mut self, input: &mut ReadBuffer, output: &mut WriteBuffer, reason: CloseReason) -> CloseReason {
+        input.consume(input.len());
+        input.shrink();
         if let Err(failed) = self.flush(output) {
             return failed;
         }
+        output.release();
         if self.io.inner().shutdown(std::net::Shutdown::Write).is_err() {
             return reason;
         }
         self.watched.arm(LINGER_TIMEOUT);
         let mut left = LINGER_BYTES_MAX;
-        let mut rest = ReadBuffer::take();
-        while left > 0 {
-            match rest.read_from(self.io.inner()) {
+        while left > 0 && !self.watched.is_expired() {
+            match input.read_from(self.io.inner()) {
                 Ok((0, _)) => break,
                 Ok((count, _)) => {
                     left = left.saturating_sub(count);
-                    rest.consume(count);
+                    input.consume(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait();
-                    if self.watched.is_expired() {
-                        break;
-                    }
                 }
                 Err(_) => break,
             }

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 
 use super::response::Refusal;
-use crate::limits::{HEADERS_MAX, READ_BUFFER_BYTES, TARGET_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
 /// The methods that routes are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,10 +118,10 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
-        Ok(httparse::Status::Complete(head_bytes)) => interpret(head_bytes, &request).map(Parsed::Complete),
+        Ok(httparse::Status::Complete(head_bytes)) => interpret(bytes, head_bytes, &request).map(Parsed::Complete),
         Ok(httparse::Status::Partial) => partial(bytes),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HEADERS_TOO_LARGE),
-        Err(httparse::Error::Version) => Err(version_refusal(bytes)),
+        Err(httparse::Error::Version) => version_refusal(bytes).map_or_else(|| partial(bytes), Err),
         Err(_) => Err(Refusal::BAD_REQUEST),
     }
 }
@@ -132,35 +132,41 @@ fn partial(bytes: &[u8]) -> Result<Parsed<'static>, Refusal> {
     if line_is_open && bytes.len() > TARGET_BYTES_MAX + "OPTIONS  HTTP/1.1\r\n".len() {
         return Err(Refusal::URI_TOO_LONG);
     }
-    if bytes.len() >= READ_BUFFER_BYTES {
+    if bytes.len() >= HEAD_BYTES_MAX {
         return Err(Refusal::HEADERS_TOO_LARGE);
     }
     Ok(Parsed::Partial)
 }
 
 /// `HTTP/` and a number as the third word is a version, only not ours; anything else is bad syntax. A blank within the
-/// target makes four words (RFC 9112, section 3.2).
-fn version_refusal(bytes: &[u8]) -> Refusal {
-    let line = bytes.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty()).unwrap_or(b"");
+/// target makes four words (RFC 9112, section 3.2). `None` while the line has no end: its rest may tell.
+fn version_refusal(bytes: &[u8]) -> Option<Refusal> {
+    let is_end = |b: &u8| matches!(b, b'\r' | b'\n');
+    let start = bytes.iter().position(|b| !is_end(b))?;
+    let line = &bytes[start..start + bytes[start..].iter().position(is_end)?];
     let mut words = line.split(|&b| b == b' ').skip(2);
     let (version, more) = (words.next().unwrap_or(b""), words.next());
     match version.strip_prefix(b"HTTP/") {
         Some([b'0'..=b'9', rest @ ..])
             if more.is_none() && rest.len() <= 2 && rest.iter().all(|&b| b == b'.' || b.is_ascii_digit()) =>
         {
-            Refusal::VERSION_NOT_SUPPORTED
+            Some(Refusal::VERSION_NOT_SUPPORTED)
         }
-        _ => Refusal::BAD_REQUEST,
+        _ => Some(Refusal::BAD_REQUEST),
     }
 }
 
-fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<Head<'b>, Refusal> {
+fn interpret<'b>(input: &'b [u8], bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<Head<'b>, Refusal> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Refusal::BAD_REQUEST);
     };
     if target.len() > TARGET_BYTES_MAX {
         return Err(Refusal::URI_TOO_LONG);
     }
+    if bytes > HEAD_BYTES_MAX {
+        return Err(Refusal::HEADERS_TOO_LARGE); // it came together with others, in a buffer that a body had made larger
+    }
+    refuse_bare_line_feeds(&input[..bytes], method, request.headers)?;
     let method = Method::parse(method);
     let (path, query) = split_target(method, target)?;
     let is_http11 = minor == 1;
@@ -189,27 +195,41 @@ fn interpret<'b>(bytes: usize, request: &httparse::Request<'_, 'b>) -> Result<He
     Ok(head)
 }
 
+/// httparse takes a lone LF for the end of a line, which a server may (RFC 9112, section 2.2). Whoever forwards a request
+/// may take it for something else, so it is refused. What stands before a name is the end of the line before.
+fn refuse_bare_line_feeds(head: &[u8], method: &str, headers: &[httparse::Header<'_>]) -> Result<(), Refusal> {
+    let position = |text: &str| text.as_ptr().addr() - head.as_ptr().addr();
+    let is_whole = |at: usize| at >= 2 && head[at - 2] == b'\r';
+    let empty_lines = &head[..position(method)];
+    let are_whole = head.ends_with(b"\r\n\r\n")
+        && headers.iter().all(|header| is_whole(position(header.name)))
+        && (empty_lines.is_empty() || empty_lines.chunks(2).all(|line| line == b"\r\n"));
+    if are_whole { Ok(()) } else { Err(Refusal::BAD_REQUEST) }
+}
+
 /// Origin-form, absolute-form and, for OPTIONS, the asterisk (RFC 9112, section 3.2).
 fn split_target(method: Method, target: &str) -> Result<(&str, Option<&str>), Refusal> {
+    // A fragment is never sent, and a URI has ASCII characters only.
+    if target.bytes().any(|b| b == b'#' || !b.is_ascii()) {
+        return Err(Refusal::BAD_REQUEST);
+    }
     let origin = if target.starts_with('/') {
         target
     } else if target == "*" && method == Method::Options {
         return Ok(("*", None));
     } else {
         let after_scheme = strip_scheme(target).ok_or(Refusal::BAD_REQUEST)?;
-        match after_scheme.find(['/', '?']) {
-            // An absolute-form without a path means "/"; with an authority only if there is one.
-            Some(0) | None if after_scheme.is_empty() || after_scheme.starts_with(['/', '?']) => {
-                return Err(Refusal::BAD_REQUEST);
-            }
-            Some(at) if after_scheme.as_bytes()[at] == b'/' => &after_scheme[at..],
-            Some(at) => return Ok(("/", Some(&after_scheme[at + 1..]))),
-            None => return Ok(("/", None)),
+        let (authority, rest) = after_scheme.split_at(after_scheme.find(['/', '?']).unwrap_or(after_scheme.len()));
+        if authority.is_empty() || !is_authority(authority.as_bytes()) {
+            return Err(Refusal::BAD_REQUEST);
+        }
+        // An absolute-form without a path means "/".
+        match rest.strip_prefix('?') {
+            Some(query) => return Ok(("/", Some(query))),
+            None if rest.is_empty() => return Ok(("/", None)),
+            None => rest,
         }
     };
-    if origin.contains('#') {
-        return Err(Refusal::BAD_REQUEST); // a fragment is never sent
-    }
     match origin.split_once('?') {
         Some((path, query)) => Ok((path, Some(query))),
         None => Ok((origin, None)),
@@ -254,8 +274,7 @@ impl Seen {
 
     /// RFC 9112, section 3.2: exactly one, and no list.
     fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        let is_host = value.iter().all(|&b| b.is_ascii_graphic() && !matches!(b, b',' | b'/' | b'@' | b'?' | b'#'));
-        if self.host || !is_host {
+        if self.host || !is_authority(value) {
             return Err(Refusal::BAD_REQUEST);
         }
         self.host = true;
@@ -312,6 +331,27 @@ impl Seen {
     }
 }
 
+/// `host[:port]` (RFC 9110, section 4.2.1), or nothing: a name, an IPv4 address, or an IPv6 address in brackets; no user, no
+/// list. Commas, which a name might have, are refused: they are what a proxy joins two of these with.
+fn is_authority(value: &[u8]) -> bool {
+    let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b);
+    let host_bytes = match value {
+        [b'[', rest @ ..] => {
+            let inner = rest.iter().position(|&b| b == b']').unwrap_or(0);
+            if inner == 0 || !rest[..inner].iter().all(|&b| b == b':' || is_name_byte(b)) {
+                return false;
+            }
+            inner + 2
+        }
+        _ => value.iter().position(|&b| !is_name_byte(b)).unwrap_or(value.len()),
+    };
+    match &value[host_bytes..] {
+        [] => true,
+        [b':', port @ ..] => host_bytes > 0 && port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
 fn expect(head: &mut Head<'_>, value: &[u8]) -> Result<(), Refusal> {
     if !value.eq_ignore_ascii_case(b"100-continue") {
         return Err(Refusal::EXPECTATION_FAILED);
@@ -321,7 +361,12 @@ fn expect(head: &mut Head<'_>, value: &[u8]) -> Result<(), Refusal> {
 }
 
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
+}
+
+/// What names are made of (RFC 9110, section 5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
@@ -501,8 +546,9 @@ mod tests {
         let headers = "X: y\r\n".repeat(HEADERS_MAX);
         let many = format!("GET / HTTP/1.1\r\n{H}{headers}\r\n");
         assert_eq!(parse(many.as_bytes()).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
-        let wide = format!("GET / HTTP/1.1\r\n{H}X: {}", "y".repeat(READ_BUFFER_BYTES));
-        assert_eq!(parse(&wide.as_bytes()[..READ_BUFFER_BYTES]).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
+        let wide = format!("GET / HTTP/1.1\r\n{H}X: {}\r\n\r\n", "y".repeat(HEAD_BYTES_MAX));
+        assert_eq!(parse(&wide.as_bytes()[..HEAD_BYTES_MAX]).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
+        assert_eq!(parse(wide.as_bytes()).unwrap_err(), Refusal::HEADERS_TOO_LARGE);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The bytes come in at [`conn`], one coroutine a connection. [`head`] and [`body`] are pure: bytes in, state out.
 
-mod body;
+pub mod body;
+mod bound;
 mod buffer;
 mod conn;
 pub mod date;
@@ -12,9 +13,8 @@ pub mod response;
 mod server;
 mod watch;
 
-pub use buffer::bodies_bytes;
+pub use bound::{BindError, Bound, ListenAddress, Sharing};
 pub use head::{Method, Request};
-pub use listener::{BindError, Bound, ListenAddress};
 pub use response::{Refusal, Response};
 pub use server::{Options, Server, Service, Stats};
 pub use watch::CloseReason;

@@ -4,6 +4,7 @@
 //! head(prefix) → header(…)* → body(…) | no_body() | empty()
 //! ```
 
+use super::buffer;
 use super::date;
 use super::head::Method;
 use crate::limits::REQUEST_ID_BYTES_MAX;
@@ -25,7 +26,7 @@ macro_rules! refusals {
         impl Refusal {
             $($(#[$doc])* pub const $name: Self = Self {
                 status: $status,
-                prefix: concat!("HTTP/1.1 ", $status, " ", $reason, "\r\nServer: snip\r\n" $(, $extra, "\r\n")?),
+                prefix: concat!("HTTP/1.1 ", $status, " ", $reason, "\r\nServer: snip\r\nCache-Control: no-store\r\n" $(, $extra, "\r\n")?),
                 message: $message,
             };)*
         }
@@ -121,6 +122,7 @@ impl<'o> Response<'o> {
     /// Starts the answer with a status line and fixed headers, each ending in CRLF, and adds the date.
     pub fn head(&mut self, prefix: &'static str) {
         debug_assert!(prefix.starts_with("HTTP/1.1 ") && prefix.ends_with("\r\n"));
+        buffer::ensure_write(self.out);
         self.out.extend_from_slice(prefix.as_bytes());
         self.out.extend_from_slice(b"Date: ");
         self.out.extend_from_slice(&date::now());
@@ -162,7 +164,8 @@ impl<'o> Response<'o> {
 
     /// Ends the answer with the body that `write` appends; for HEAD with its length only.
     pub fn body(&mut self, content_type: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.out.extend_from_slice(b"Content-Type: ");
+        // What is said to be JSON is not to be tried as a page.
+        self.out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\nContent-Type: ");
         self.out.extend_from_slice(content_type.as_bytes());
         self.out.extend_from_slice(b"\r\nContent-Length: ");
         let digits_end = self.out.len() + LENGTH_DIGITS;
@@ -227,7 +230,12 @@ mod tests {
                 response.body("text/plain", |out| out.extend_from_slice(body.as_bytes()));
                 assert_eq!(response.status(), 200);
             });
-            assert_eq!(text, format!("{OK}Date: NOW\r\nContent-Type: text/plain\r\nContent-Length: {expect}"));
+            assert_eq!(
+                text,
+                format!(
+                    "{OK}Date: NOW\r\nX-Content-Type-Options: nosniff\r\nContent-Type: text/plain\r\nContent-Length: {expect}"
+                )
+            );
         };
         check(Method::Get, "", "         0\r\n\r\n");
         check(Method::Get, "hello", "         5\r\n\r\nhello");
@@ -267,8 +275,11 @@ mod tests {
         let mut out = Vec::new();
         Refusal::OVERLOADED.with_message("Try later").write(&mut out, Method::Get);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\nServer: snip\r\nRetry-After: 1\r\nDate: "));
-        assert!(text.contains("\r\nConnection: close\r\nContent-Type: application/json\r\n"));
+        assert!(text.starts_with(
+            "HTTP/1.1 503 Service Unavailable\r\nServer: snip\r\nCache-Control: no-store\r\nRetry-After: 1\r\nDate: "
+        ));
+        assert!(text.contains("\r\nConnection: close\r\n"));
+        assert!(text.contains("\r\nContent-Type: application/json\r\n"));
         assert!(text.ends_with("\r\n\r\n{\"error\":\"Try later\"}"));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::bound::Bound;
 use super::buffer;
 use super::head::{Head, Request};
-use super::listener::{self, Bound, Listening};
+use super::listener::{self, Listening};
 use super::response::{Refusal, Response};
 use super::watch::{CloseReason, Watch};
 use crate::figures::{Figures, read};
@@ -14,6 +16,8 @@ use crate::limits;
 
 /// What a server serves. Called on the connection's coroutine: it may wait for slots, but never block the thread.
 pub trait Service: Send + Sync + 'static {
+    /// Whether a request with this head tells of the service's state, and is to be answered even at the connection limit.
+    fn is_probe(&self, head: &Head<'_>) -> bool;
     /// The largest body that a request with this head may carry, in bytes, and the refusal for a larger one.
     fn body_limit(&self, head: &Head<'_>) -> (usize, Refusal);
     /// Answers a request.
@@ -31,12 +35,14 @@ pub struct Options {
     pub connections_max: usize,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
-    /// From the end of the head to the end of the body.
+    /// For a body, or for as much of it as the minimum rate asks of this time.
     pub body_timeout: Duration,
     /// Between requests.
     pub idle_timeout: Duration,
-    /// Without the client taking a byte of the answer.
+    /// For the client to take what waits for it, or as much of it as the minimum rate asks of this time.
     pub write_timeout: Duration,
+    /// The minimum rate of bodies and of the taking of answers, in bytes per second.
+    pub rate_min: u32,
 }
 
 impl Default for Options {
@@ -47,7 +53,15 @@ impl Default for Options {
             body_timeout: limits::BODY_TIMEOUT_DEFAULT,
             idle_timeout: limits::IDLE_TIMEOUT_DEFAULT,
             write_timeout: limits::WRITE_TIMEOUT_DEFAULT,
+            rate_min: limits::RATE_MIN_DEFAULT,
         }
+    }
+}
+
+impl Options {
+    /// Bytes that must move within `time`, or all that are left if they are fewer.
+    pub(super) fn bytes_due(&self, time: Duration) -> usize {
+        usize::try_from(u128::from(self.rate_min) * time.as_millis() / 1000).unwrap_or(usize::MAX).max(1)
     }
 }
 
@@ -62,6 +76,10 @@ pub struct Stats {
     pub limit: AtomicUsize,
     /// Connections answered with 503 at the connection limit.
     pub over_limit: AtomicU64,
+    /// Requests and answers given up because the memory for buffers was in use.
+    pub buffers_refused: AtomicU64,
+    /// Bytes of buffers that were in use when they were last noted.
+    buffer_bytes: AtomicUsize,
     /// Failures of accept for want of descriptors or memory.
     pub accept_errors: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
@@ -70,6 +88,11 @@ pub struct Stats {
 impl Stats {
     pub(super) fn count_close(&self, reason: CloseReason) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how much memory is in use, for whoever tells it on another thread. To be called on a connection's coroutine.
+    pub fn note_buffers(&self) {
+        self.buffer_bytes.store(buffer::held_bytes(), Ordering::Relaxed);
     }
 
     /// Tells Prometheus. `docs/metrics.md` explains each.
@@ -87,8 +110,10 @@ impl Stats {
         figures.counter("http_accept_errors_total", help, read(&self.accept_errors));
         let closed = CloseReason::ALL.map(|reason| ([reason.as_str()], self.closed(reason)));
         figures.counters("http_connections_closed_total", "Connections closed", ["reason"], closed);
-        let help = "Memory of bodies that outgrew their buffer";
-        figures.gauge("http_body_buffer_bytes", help, buffer::bodies_bytes() as f64);
+        let help = "Memory of requests coming in and answers going out";
+        figures.gauge("http_buffer_bytes", help, now(&self.buffer_bytes));
+        let help = "Requests and answers that found no memory";
+        figures.counter("http_buffers_refused_total", help, read(&self.buffers_refused));
     }
 
     /// Connections that ended for this reason.
@@ -103,19 +128,27 @@ pub(super) struct Shared<S> {
     pub options: Options,
     pub stats: Arc<Stats>,
     pub watch: Arc<Watch>,
-    pub is_draining: AtomicBool,
+    is_draining: AtomicBool,
+    /// Connections between requests are closed from now on.
+    closes_idle: AtomicBool,
     /// Told when the last connection ends.
     ended: (Mutex<()>, Condvar),
 }
 
 impl<S> Shared<S> {
+    /// Whether the server is on its way out: each answer is the last of its connection.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection in, unless there are as many as allowed.
+    /// Whether a connection between two requests is to be closed.
+    pub fn closes_idle(&self) -> bool {
+        self.closes_idle.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection in, unless there are as many as allowed and the reserve is used up as well.
     pub fn admit(self: &Arc<Self>) -> Option<Admitted<S>> {
-        if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max {
+        if self.stats.open.load(Ordering::Relaxed) >= self.options.connections_max + limits::CONNECTIONS_RESERVE {
             self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -124,11 +157,30 @@ impl<S> Shared<S> {
         Some(Admitted(Arc::clone(self)))
     }
 
+    /// Whether connections of the reserve are in use: the one that was admitted last is then one of them.
+    pub fn is_over_limit(&self) -> bool {
+        self.stats.open.load(Ordering::Relaxed) > self.options.connections_max
+    }
+
     fn leave(&self) {
         if self.stats.open.fetch_sub(1, Ordering::Relaxed) == 1 && self.is_draining() {
             drop(self.ended.0.lock());
             self.ended.1.notify_all();
         }
+    }
+
+    /// Waits until no connection is open, on a server that drains; false if some still are at the deadline.
+    fn wait_until_empty(&self, deadline: Instant) -> bool {
+        let (lock, told) = &self.ended;
+        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.stats.open.load(Ordering::Relaxed) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 }
 
@@ -167,6 +219,7 @@ impl<S: Service> Server<S> {
             stats,
             watch: Watch::start()?,
             is_draining: AtomicBool::new(false),
+            closes_idle: AtomicBool::new(false),
             ended: (Mutex::new(()), Condvar::new()),
         });
         let listening =
@@ -174,26 +227,36 @@ impl<S: Service> Server<S> {
         Ok(Self { shared, listening })
     }
 
-    /// Stops accepting, lets requests in flight be finished and closes all else. Returns whether everything ended
-    /// within `limit`. To be called from a plain thread.
+    /// Ends without losing a request, as far as that is in a server's hands (`docs/restart.md`): leaves its addresses,
+    /// tells those who ask again on a connection that it closes, finishes what is in flight, and closes all else. Returns
+    /// whether everything ended within `limit`. To be called from a plain thread.
     pub fn drain(self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        self.shared.is_draining.store(true, Ordering::Relaxed);
-        self.listening.iter().for_each(Listening::wake);
-        // Each is waited for, whatever came of the one before.
-        let still_accepting =
-            self.listening.into_iter().map(|listening| listening.wait_closed(limit)).filter(|closed| !closed).count();
-        self.shared.watch.wake_all();
-        let (lock, told) = &self.shared.ended;
-        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.shared.stats.open.load(Ordering::Relaxed) > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            guard = told.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        let Self { shared, listening } = self;
+        let began = Instant::now();
+        let grace = limits::DRAIN_GRACE.min(limit / 2);
+        shared.is_draining.store(true, Ordering::Relaxed);
+        listening.iter().for_each(Listening::wake);
+        let (inherited, own): (Vec<_>, Vec<_>) = listening.into_iter().partition(|listening| listening.is_inherited);
+        if let Some(linger) = own.iter().map(|listening| listening.linger).max() {
+            thread::sleep(linger.min(grace));
         }
-        self.shared.watch.stop();
-        still_accepting == 0 && self.shared.stats.open.load(Ordering::Relaxed) == 0
+        let mut is_over = close_all(own, limit);
+        // Who comes to a socket that others keep open waits for the next process from here on: the later the better.
+        if !inherited.is_empty() {
+            shared.wait_until_empty(began + grace.saturating_sub(limits::DRAIN_LAST_CALL));
+            is_over &= close_all(inherited, limit);
+        }
+        shared.wait_until_empty(began + grace);
+        shared.closes_idle.store(true, Ordering::Relaxed);
+        shared.watch.wake_all();
+        is_over &= shared.wait_until_empty(began + limit);
+        shared.watch.stop();
+        is_over
     }
+}
+
+/// Closes all these sockets, each once those who came are accepted. Each is waited for, whatever came of the one before.
+fn close_all(listening: Vec<Listening>, limit: Duration) -> bool {
+    listening.iter().for_each(Listening::close);
+    listening.into_iter().map(|listening| listening.wait_closed(limit)).fold(true, |all, closed| all & closed)
 }

@@ -28,10 +28,14 @@ pub enum CloseReason {
     IdleTimeout,
     /// A head did not end in time.
     HeadTimeout,
-    /// A body did not end in time.
+    /// A body did not end in time, or came more slowly than the minimum rate.
     BodyTimeout,
-    /// The client took none of its answer for too long.
+    /// The client did not take its answer in time, or took it more slowly than the minimum rate.
     WriteTimeout,
+    /// There were as many connections as allowed.
+    OverLimit,
+    /// There was no memory for its request or its answer.
+    Overloaded,
     /// The socket failed.
     SocketError,
     /// The server is shutting down.
@@ -40,7 +44,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ByPeer,
         Self::AsAsked,
         Self::Refused,
@@ -48,6 +52,8 @@ impl CloseReason {
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::WriteTimeout,
+        Self::OverLimit,
+        Self::Overloaded,
         Self::SocketError,
         Self::Draining,
     ];
@@ -62,6 +68,8 @@ impl CloseReason {
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::WriteTimeout => "write_timeout",
+            Self::OverLimit => "over_limit",
+            Self::Overloaded => "overloaded",
             Self::SocketError => "socket_error",
             Self::Draining => "draining",
         }
@@ -92,7 +100,12 @@ pub(super) struct Watched {
 impl Watched {
     /// Lets the connection wait for `limit` from now on.
     pub fn arm(&self, limit: Duration) {
-        self.entry.deadline_ms.store(now_ms() + limit.as_millis() as u64, Ordering::Relaxed);
+        self.entry.deadline_ms.store(now_ms().saturating_add(limit.as_millis() as u64), Ordering::Relaxed);
+    }
+
+    /// What is left of the time, so that it can be armed again after another wait.
+    pub fn left(&self) -> Duration {
+        Duration::from_millis(self.entry.deadline_ms.load(Ordering::Relaxed).saturating_sub(now_ms()))
     }
 
     /// Whether the time is up.

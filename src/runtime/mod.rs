@@ -3,6 +3,7 @@
 mod expiry;
 pub mod offload;
 mod slot;
+mod stack;
 mod waits;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::figures::{Figures, count, read};
 use crate::limits;
 
 pub use slot::{Empty, Filler, Slot, slot};
+pub use stack::StackTop;
 pub use waits::{Wait, Waited, waited, waits_since};
 
 /// Sets `may` up; further calls do nothing. Must come before the first coroutine.

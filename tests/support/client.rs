@@ -413,6 +413,14 @@ impl Client {
         self.send("PUT", path, &[("Content-Type", "application/json")], Some(json.as_bytes()))
     }
 
+    /// A figure of `/metrics`, by its name and labels as they stand there; 0 when it is not there yet.
+    #[track_caller]
+    pub fn metric(&mut self, name: &str) -> f64 {
+        let text = self.get("/metrics").expect(200).text().to_owned();
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// Makes a short URL and returns its id and code.
     #[track_caller]
     pub fn shorten(&mut self, url: &str) -> (i64, String) {
