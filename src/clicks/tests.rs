@@ -68,6 +68,10 @@ impl Memory {
 }
 
 impl ClickStore for Memory {
+    fn batch_max(&self) -> usize {
+        CLICKS_BATCH_MAX
+    }
+
     fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
         let mut state = self.state.lock().unwrap();
         state.offers.push((clicks.len(), step.from, step.to));

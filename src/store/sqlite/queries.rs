@@ -267,29 +267,46 @@ pub(super) fn active_urls(db: &Connection) -> StoreResult<u64> {
 
 // ---- Events ----------------------------------------------------------------------------------------------------
 
-/// As for the short URLs. Of several filters the URL's index is the most selective, then the user's.
-static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
-    std::array::from_fn(|combination| {
-        let (url, user, event_type) = (combination & 1 != 0, combination & 2 != 0, combination & 4 != 0);
-        let filters = [
-            if url { "AND url_id = ?1" } else { "" },
-            match (user, url) {
-                (false, _) => "",
-                (true, false) => " AND user_id = ?2",
-                (true, true) => " AND +user_id = ?2",
-            },
-            match (event_type, url || user) {
-                (false, _) => "",
-                (true, false) => " AND event_type = ?3",
-                (true, true) => " AND +event_type = ?3",
-            },
-        ];
-        sql!("events_list").replace(FILTERS_MARKER, &filters.concat())
+const SOURCE_MARKER: &str = "/* source */";
+/// Where a list of all events comes from: the redirects and the others have each an index by time, and SQLite merges the
+/// two.
+const ALL_EVENTS: &str = "(SELECT * FROM events WHERE event_type = 'redirect' \
+    UNION ALL SELECT * FROM events WHERE event_type IS NOT 'redirect')";
+
+/// As for the short URLs. Of several filters the URL's index is the most selective, then the user's. What is said of the
+/// type (nothing, redirects, another) is a literal where it can be: it tells SQLite which of the partial indexes will do.
+static EVENTS_LIST: LazyLock<[[String; 4]; 3]> = LazyLock::new(|| {
+    std::array::from_fn(|of_type| {
+        std::array::from_fn(|combination| {
+            let (url, user) = (combination & 1 != 0, combination & 2 != 0);
+            let filters = [
+                if url { "AND url_id = ?1" } else { "" },
+                match (user, url) {
+                    (false, _) => "",
+                    (true, false) => " AND user_id = ?2",
+                    (true, true) => " AND +user_id = ?2",
+                },
+                match (of_type, url || user) {
+                    (0, _) => "",
+                    (1, false) => " AND event_type = 'redirect'",
+                    (_, false) => " AND event_type = ?3 AND event_type IS NOT 'redirect'",
+                    (_, true) => " AND +event_type = ?3",
+                },
+            ];
+            let filters = filters.concat();
+            let source = if filters.is_empty() { ALL_EVENTS } else { "events" };
+            sql!("events_list").replace(SOURCE_MARKER, source).replace(FILTERS_MARKER, &filters)
+        })
     })
 });
 
 pub(super) fn events_list(filter: &EventFilter) -> &'static str {
-    &EVENTS_LIST[combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
+    let of_type = match filter.event_type.as_deref() {
+        None => 0,
+        Some(name) if name == EventType::Redirect.as_str() => 1,
+        Some(_) => 2,
+    };
+    &EVENTS_LIST[of_type][combination([filter.url_id.is_some(), filter.user_id.is_some()])]
 }
 
 /// Where a list that counts down begins: the row it is behind, and how many rows to leave out.
@@ -378,10 +395,14 @@ pub(super) fn record_clicks(db: &Connection, clicks: &[Click], step: &JournalSte
     if !move_journal(db, step)? {
         return Ok(journal_position(db, step.journal)?.unwrap_or(JournalStep::UNKNOWN));
     }
+    // By owner and URL: an index that begins with one of them then has neighbours follow one another.
+    let mut sorted: Vec<&Click> = clicks.iter().collect();
+    sorted.sort_by_key(|click| (click.user_id, click.url_id));
     let event_type = EventType::Redirect.as_str();
-    for click in clicks {
-        let insert = params![click.url_id, click.user_id, event_type, click.at.sql_text(), click.details().finish()];
-        change(db, sql!("click_insert"), insert)?;
+    let mut insert = db.prepare_cached(sql!("click_insert"))?;
+    for click in sorted {
+        let (at, details) = (click.at.sql_text(), click.details().finish());
+        insert.execute(params![click.url_id, click.user_id, event_type, at, details, click.referrer])?;
     }
     Ok(step.to)
 }
