@@ -16,9 +16,10 @@ test: setup lint ## install what tests need, lint, run every test (this is what 
 test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links
 	SNIP_TEST_LONG=1 cargo test --test cache -- --nocapture
 
-ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
-	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture
-	SNIP_LEDGER_ROUNDS=200 cargo test --test ledger postgres -- --nocapture
+ledger: ## kill optimized servers at random (SQLite 50 times, PostgreSQL 200, three servers 200), and hold the store to what clients were told
+	SNIP_LEDGER_ROUNDS=50 cargo test --release --test ledger sqlite -- --nocapture
+	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger answered_click_is_in_postgres -- --nocapture
+	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger three_servers -- --nocapture
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select

@@ -139,21 +139,22 @@ pub const CLICKS_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const CLICKS_CLOSE_MIN: Duration = Duration::from_secs(2);
 /// The longest pause between two offers.
 pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
-/// While more than a batch waits, the shipper rests for this share of the time that its last batch took (one in so many),
-/// so that a store that comes back is not the backlog's alone.
+/// While more than a batch waits, the shipper rests for this share of the time that its last batch took (one in so
+/// many), so that a store that comes back is not the backlog's alone.
 pub const CLICKS_REST_SHARE: u32 = 8;
 /// The longest such rest.
 pub const CLICKS_REST_MAX: Duration = Duration::from_millis(25);
-/// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and touched
-/// of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
+/// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and
+/// touched of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of all segment files, when not configured. Past it clicks are shed: counted, not stored; redirects go on.
 pub const JOURNAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// The least that can be configured: a segment that is written, one ready, and two on their way to the store.
 pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_SEGMENT_BYTES;
 /// Bytes in front of the journal's end that are kept mapped and present, so that an append meets no page fault. Counts
-/// as resident memory; at 30,000 clicks/s it is a tenth of a second's worth or more.
-pub const JOURNAL_AHEAD_BYTES: usize = 512 * 1024;
+/// as resident memory. Three quarters of it last for one [`JOURNAL_LOOK_INTERVAL`] at 150,000 clicks/s, more than a core
+/// serves.
+pub const JOURNAL_AHEAD_BYTES: usize = 1024 * 1024;
 /// How often the journal's thread looks whether it must prepare something. It is not told: that would be a system call.
 pub const JOURNAL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Pause before a segment that could not be prepared (a full disk, say) is tried again.
@@ -164,6 +165,11 @@ pub const JOURNAL_SYNC_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
 pub const JOURNAL_SYNC_DEADLINE: Duration = Duration::from_secs(5);
 /// Segments whose failed sync is remembered for redirects that still wait for it.
 pub const JOURNAL_DISTRUSTED_MAX: usize = 64;
+/// Tries to lock a journal's folder, and the pause between two: whoever looks for journals left over holds a lock for a
+/// moment.
+pub const JOURNAL_LOCK_TRIES: u32 = 10;
+/// See [`JOURNAL_LOCK_TRIES`].
+pub const JOURNAL_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an instance's name: a folder's name and a field of each segment.
 pub const INSTANCE_ID_BYTES_MAX: usize = 64;
 /// Bytes that the shipper reads from a segment at a time.

@@ -123,11 +123,15 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let bound = args.listen().iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
     announce(args, &choice, &bound);
 
+    let journal = args.journal_options();
+    let journal_folder = journal.folder.clone();
+    let clicks = Clicks::start(store.clone(), journal)?;
+    clicks::tell_left_over(&journal_folder);
     let connections = Arc::default();
     let api = Arc::new(Api::new(
         Arc::clone(&store),
         open_links(args, &choice, &store)?,
-        Clicks::start(store.clone(), args.journal_options())?,
+        clicks,
         Metrics::new().context("cannot set up the metrics")?,
         Arc::clone(&connections),
         args.trusted_proxies.clone(),

@@ -118,6 +118,21 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// Says in the log which journals lie beside the one in `own` with nobody to ship them.
+pub fn tell_left_over(own: &Path) {
+    match journal::left_over(own) {
+        Ok(folders) => folders.iter().for_each(|folder| {
+            tracing::warn!(
+                folder = %folder.display(),
+                "a click journal of another instance is left over here; if no server of that name will start again, store its \
+                 clicks with 'snip journal ship {}'",
+                folder.display()
+            );
+        }),
+        Err(error) => tracing::warn!(%error, "cannot look for click journals left over"),
+    }
+}
+
 /// What became of a left-over journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shipped {

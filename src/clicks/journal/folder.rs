@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
 use crate::clicks::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, Reader, Unreadable};
-use crate::limits::JOURNAL_SEGMENT_BYTES;
+use crate::limits::{JOURNAL_LOCK_PAUSE, JOURNAL_LOCK_TRIES, JOURNAL_SEGMENT_BYTES};
 use crate::model::{JournalId, Timestamp};
 
 /// The ending of a segment's name; before it stands the segment's number.
@@ -218,7 +218,7 @@ impl Folder {
         if instance.is_none() && numbered_files(path)?.is_empty() {
             return Err(Why::Missing);
         }
-        let lock = lock(path)?;
+        let lock = lock_patiently(path)?;
         remove_unfinished(path)?;
         let damaged = AtomicU64::new(0);
         let found = read_headers(path, &damaged)?;
@@ -369,6 +369,33 @@ fn trim_newest(live: &VecDeque<Arc<Segment>>) -> io::Result<()> {
 fn next_number(newest: Option<u64>) -> u64 {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
     newest.map_or(clock, |newest| clock.max(newest + 1)).max(1)
+}
+
+/// The folders beside `own` that hold a journal which no process has open: of instances that had another name, mostly.
+pub(crate) fn left_over(own: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(parent) = own.parent() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        // A folder that cannot be read is not this process's business.
+        let is_journal = path != own && numbered_files(&path).is_ok_and(|files| !files.is_empty());
+        if is_journal && lock(&path).is_ok() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Tries several times: another process that looks for journals left over holds the lock for a moment.
+fn lock_patiently(path: &Path) -> Result<File, Why> {
+    for _ in 1..JOURNAL_LOCK_TRIES {
+        match lock(path) {
+            Err(Why::InUse) => std::thread::sleep(JOURNAL_LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    lock(path)
 }
 
 fn lock(path: &Path) -> Result<File, Why> {
