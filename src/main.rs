@@ -240,6 +240,9 @@ fn ship(args: &ShipArgs) -> anyhow::Result<()> {
         bail!("the store did not take all clicks of {} in time; run it again", args.dir.display());
     };
     say(&format!("Stored {} clicks and removed the journal in {}", shipped.stored, args.dir.display()));
+    if shipped.skipped > 0 {
+        say(&format!("{} clicks behind damaged records are lost", shipped.skipped));
+    }
     if shipped.damaged > 0 {
         say(&format!("{} damaged files are left there", shipped.damaged));
     }

@@ -109,6 +109,8 @@ pub struct Sample {
     pub journal_bytes: u64,
     /// Segments set aside because they could not be read.
     pub journal_damaged: u64,
+    /// Clicks not stored because of damage within a segment.
+    pub clicks_skipped: u64,
     /// Segments that could not be made.
     pub journal_prepare_failures: u64,
     /// Syncs that failed.
@@ -148,6 +150,7 @@ pub struct Metrics {
     clicks_unsynced: IntCounter,
     clicks_batches_refused: IntCounter,
     journal_damaged: IntCounter,
+    clicks_skipped: IntCounter,
     journal_prepare_failures: IntCounter,
     journal_sync_failures: IntCounter,
     log_lines_dropped: IntCounter,
@@ -223,6 +226,7 @@ impl Metrics {
                 "Batches of clicks that the store refused",
             )?,
             journal_damaged: counter("journal_damaged_segments_total", "Segments set aside because of damage")?,
+            clicks_skipped: counter("clicks_skipped_total", "Clicks not stored because of damage in the journal")?,
             journal_prepare_failures: counter("journal_prepare_failures_total", "Segments that could not be made")?,
             journal_sync_failures: counter("journal_sync_failures_total", "Syncs of the journal that failed")?,
             log_lines_dropped: counter("log_lines_dropped_total", "Log lines dropped because their queue was full")?,
@@ -292,6 +296,7 @@ impl Metrics {
         advance(&self.clicks_unsynced, sample.clicks_unsynced);
         advance(&self.clicks_batches_refused, sample.clicks_batches_refused);
         advance(&self.journal_damaged, sample.journal_damaged);
+        advance(&self.clicks_skipped, sample.clicks_skipped);
         advance(&self.journal_prepare_failures, sample.journal_prepare_failures);
         advance(&self.journal_sync_failures, sample.journal_sync_failures);
         set(&self.clicks_waiting, sample.clicks_waiting);

@@ -65,6 +65,7 @@ impl Api {
             journal_segments: journal.segments,
             journal_bytes: journal.bytes,
             journal_damaged: journal.damaged,
+            clicks_skipped: journal.skipped,
             journal_prepare_failures: clicks.prepare_failures.load(Ordering::Relaxed),
             journal_sync_failures: clicks.sync_failures.load(Ordering::Relaxed),
             log_lines_dropped: log::dropped_lines(),

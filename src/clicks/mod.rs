@@ -43,6 +43,8 @@ pub struct Size {
     pub bytes: u64,
     /// Files set aside because they could not be read.
     pub damaged: u64,
+    /// Clicks not stored because of damage within their file.
+    pub skipped: u64,
 }
 
 impl Clicks {
@@ -65,7 +67,8 @@ impl Clicks {
     pub fn size(&self) -> Size {
         let shared = self.journal.shared();
         let damaged = shared.folder.damaged.load(Ordering::Relaxed);
-        Size { segments: shared.folder.count(), bytes: shared.bytes(), damaged }
+        let skipped = shared.folder.skipped.load(Ordering::Relaxed);
+        Size { segments: shared.folder.count(), bytes: shared.bytes(), damaged, skipped }
     }
 
     /// Takes a click in (see [`Journal::append`]).
@@ -140,6 +143,8 @@ pub struct Shipped {
     pub stored: u64,
     /// Files set aside because they could not be read; the folder stays for them.
     pub damaged: u64,
+    /// Clicks that lay behind damage within a file, and are lost with it.
+    pub skipped: u64,
 }
 
 /// Stores the clicks of a left-over journal, whosever it is, and removes it. Returns `None` if the store did not take them
@@ -162,8 +167,9 @@ pub fn ship(folder: &Path, store: &dyn ClickStore, limit: Duration) -> Result<Op
         return Ok(None);
     }
     let damaged = shared.folder.damaged.load(Ordering::Relaxed);
+    let skipped = shared.folder.skipped.load(Ordering::Relaxed);
     let stored = shared.stats.stored.load(Ordering::Relaxed);
     let remove = |error| StartError::Journal(OpenError::io(folder, error));
     shared.folder.remove_all().map_err(remove)?;
-    Ok(Some(Shipped { stored, damaged }))
+    Ok(Some(Shipped { stored, damaged, skipped }))
 }

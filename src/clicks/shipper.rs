@@ -140,7 +140,7 @@ impl Cursor {
                 Next::Torn | Next::Unfinished => {
                     // What an earlier run left was looked at when it was counted.
                     if segment.number >= folder.first_own {
-                        tell_torn(segment, reader.offset(), written);
+                        tell_torn(folder, segment, reader, written)?;
                     }
                     self.is_torn = true;
                 }
@@ -183,21 +183,24 @@ fn count_left_over(folder: &Folder) -> io::Result<u64> {
     for segment in folder.segments().iter().filter(|segment| segment.number < folder.first_own) {
         let mut reader = Reader::open(&segment.path, segment.number)?;
         count += reader.skip_to(u64::MAX, segment.written())?;
-        let (end, length) = (reader.offset(), segment.written());
-        if !reader.is_at_the_end(length)? {
-            tell_torn(segment, end, length);
+        if !reader.is_at_the_end(segment.written())? {
+            tell_torn(folder, segment, &mut reader, segment.written())?;
         }
     }
     Ok(count)
 }
 
-fn tell_torn(segment: &Segment, offset: u64, written: u64) {
+fn tell_torn(folder: &Folder, segment: &Segment, reader: &mut Reader, written: u64) -> io::Result<()> {
+    let clicks = reader.skipped(written)?;
+    folder.skipped.fetch_add(clicks, Ordering::Relaxed);
     tracing::error!(
         file = %segment.path.display(),
-        offset,
-        bytes = written - offset,
+        offset = reader.offset(),
+        bytes = written - reader.offset(),
+        clicks,
         "the click journal is torn here: what lies behind in this file is not stored"
     );
+    Ok(())
 }
 
 /// Some clicks on their way.

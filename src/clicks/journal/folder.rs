@@ -197,6 +197,8 @@ pub(crate) struct Folder {
     pub first_own: u64,
     /// Files that could not be read and were set aside.
     pub damaged: AtomicU64,
+    /// Clicks that are not stored because of damage within their file, as far as they can be counted.
+    pub skipped: AtomicU64,
 }
 
 impl Folder {
@@ -242,7 +244,19 @@ impl Folder {
         trim_newest(&live)?;
         let live = Mutex::new(live);
         let path = path.to_owned();
-        Ok(Self { path, _lock: lock, journal, instance, disk, is_synced, live, next_number, first_own, damaged })
+        Ok(Self {
+            path,
+            _lock: lock,
+            journal,
+            instance,
+            disk,
+            is_synced,
+            live,
+            next_number,
+            first_own,
+            damaged,
+            skipped: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn disk(&self) -> &Disk {
