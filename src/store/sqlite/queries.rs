@@ -268,45 +268,35 @@ pub(super) fn active_urls(db: &Connection) -> StoreResult<u64> {
 // ---- Events ----------------------------------------------------------------------------------------------------
 
 const SOURCE_MARKER: &str = "/* source */";
-/// Where a list of all events comes from: the redirects and the others have each an index by time, and SQLite merges the
-/// two.
+/// Where a list of all events comes from: the redirects are found by the index on the type, the others have one by time,
+/// and SQLite merges the two.
 const ALL_EVENTS: &str = "(SELECT * FROM events WHERE event_type = 'redirect' \
     UNION ALL SELECT * FROM events WHERE event_type IS NOT 'redirect')";
 
-/// As for the short URLs. Of several filters the URL's index is the most selective, then the user's. What is said of the
-/// type (nothing, redirects, another) is a literal where it can be: it tells SQLite which of the partial indexes will do.
-static EVENTS_LIST: LazyLock<[[String; 4]; 3]> = LazyLock::new(|| {
-    std::array::from_fn(|of_type| {
-        std::array::from_fn(|combination| {
-            let (url, user) = (combination & 1 != 0, combination & 2 != 0);
-            let filters = [
-                if url { "AND url_id = ?1" } else { "" },
-                match (user, url) {
-                    (false, _) => "",
-                    (true, false) => " AND user_id = ?2",
-                    (true, true) => " AND +user_id = ?2",
-                },
-                match (of_type, url || user) {
-                    (0, _) => "",
-                    (1, false) => " AND event_type = 'redirect'",
-                    (_, false) => " AND event_type = ?3 AND event_type IS NOT 'redirect'",
-                    (_, true) => " AND +event_type = ?3",
-                },
-            ];
-            let filters = filters.concat();
-            let source = if filters.is_empty() { ALL_EVENTS } else { "events" };
-            sql!("events_list").replace(SOURCE_MARKER, source).replace(FILTERS_MARKER, &filters)
-        })
+/// As for the short URLs. Of several filters the URL's index is the most selective, then the user's.
+static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
+    std::array::from_fn(|combination| {
+        let (url, user, event_type) = (combination & 1 != 0, combination & 2 != 0, combination & 4 != 0);
+        let filters = [
+            if url { "AND url_id = ?1" } else { "" },
+            match (user, url) {
+                (false, _) => "",
+                (true, false) => " AND user_id = ?2",
+                (true, true) => " AND +user_id = ?2",
+            },
+            match (event_type, url || user) {
+                (false, _) => "",
+                (true, false) => " AND event_type = ?3",
+                (true, true) => " AND +event_type = ?3",
+            },
+        ];
+        let source = if combination == 0 { ALL_EVENTS } else { "events" };
+        sql!("events_list").replace(SOURCE_MARKER, source).replace(FILTERS_MARKER, &filters.concat())
     })
 });
 
 pub(super) fn events_list(filter: &EventFilter) -> &'static str {
-    let of_type = match filter.event_type.as_deref() {
-        None => 0,
-        Some(name) if name == EventType::Redirect.as_str() => 1,
-        Some(_) => 2,
-    };
-    &EVENTS_LIST[of_type][combination([filter.url_id.is_some(), filter.user_id.is_some()])]
+    &EVENTS_LIST[combination([filter.url_id.is_some(), filter.user_id.is_some(), filter.event_type.is_some()])]
 }
 
 /// Where a list that counts down begins: the row it is behind, and how many rows to leave out.
