@@ -23,9 +23,10 @@ test-long: ## the caches for a minute under load with Redis killed and started a
 alerts-test: ## let instances, store, Redis and Prometheus fail, and see the alerts reach the receiver and a Discord stand-in
 	ops/alerts-test
 
-ledger: ## kill servers at random, 50 times on SQLite and 200 on PostgreSQL, and hold the store to what clients were told
-	SNIP_LEDGER_ROUNDS=50 cargo test --test ledger sqlite -- --nocapture
-	SNIP_LEDGER_ROUNDS=200 cargo test --test ledger postgres -- --nocapture
+ledger: ## kill optimized servers at random (SQLite 50 times, PostgreSQL 200, three servers 200), and hold the store to what clients were told
+	SNIP_LEDGER_ROUNDS=50 cargo test --release --test ledger sqlite -- --nocapture
+	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger answered_click_is_in_postgres -- --nocapture
+	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger three_servers -- --nocapture
 
 restart-test: ## restart servers under load, three ways with ten restarts a minute each; no request may fail
 	cargo build --release

@@ -151,8 +151,13 @@ pub const WARM_UP_PAGE: u32 = 256;
 pub const WARM_UP_REST: u32 = 1;
 /// Time after which the warm-up ends, done or not, and the life of the lock that makes one instance do it.
 pub const WARM_UP_LIMIT: Duration = Duration::from_secs(300);
-/// Clicks stored in one transaction.
-pub const CLICKS_BATCH_MAX: usize = 4096;
+/// Clicks stored in one transaction. While as many wait, more of them are cheaper each: what is done once for each URL and
+/// each page of an index is shared (`benches/journal.rs`).
+pub const CLICKS_BATCH_MAX: usize = 16_384;
+/// Bytes of their texts: with the rest of a row, a batch fits one request to PostgreSQL.
+pub const CLICKS_BATCH_TEXT_BYTES: usize = 4 << 20;
+/// What a click takes in such a request beside its texts, at the most.
+pub const CLICK_ROW_BYTES: usize = 200;
 /// How long a click waits for others to share its transaction.
 pub const CLICKS_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a read of events waits for the clicks before it; past it 503.
@@ -165,9 +170,9 @@ pub const CLICKS_CLOSE_MIN: Duration = Duration::from_secs(2);
 pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
 /// While more than a batch waits, the shipper rests for this share of the time that its last batch took (one in so
 /// many), so that a store that comes back is not the backlog's alone.
-pub const CLICKS_REST_SHARE: u32 = 4;
+pub const CLICKS_REST_SHARE: u32 = 8;
 /// The longest such rest.
-pub const CLICKS_REST_MAX: Duration = Duration::from_millis(50);
+pub const CLICKS_REST_MAX: Duration = Duration::from_millis(25);
 /// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and
 /// touched of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -176,8 +181,9 @@ pub const JOURNAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// The least that can be configured: a segment that is written, one ready, and two on their way to the store.
 pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_SEGMENT_BYTES;
 /// Bytes in front of the journal's end that are kept mapped and present, so that an append meets no page fault. Counts
-/// as resident memory; at 30,000 clicks/s it is a tenth of a second's worth or more.
-pub const JOURNAL_AHEAD_BYTES: usize = 512 * 1024;
+/// as resident memory. Three quarters of it last for one [`JOURNAL_LOOK_INTERVAL`] at 150,000 clicks/s, more than a core
+/// serves.
+pub const JOURNAL_AHEAD_BYTES: usize = 1024 * 1024;
 /// How often the journal's thread looks whether it must prepare something. It is not told: that would be a system call.
 pub const JOURNAL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Pause before a segment that could not be prepared (a full disk, say) is tried again.
@@ -188,6 +194,11 @@ pub const JOURNAL_SYNC_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
 pub const JOURNAL_SYNC_DEADLINE: Duration = Duration::from_secs(5);
 /// Segments whose failed sync is remembered for redirects that still wait for it.
 pub const JOURNAL_DISTRUSTED_MAX: usize = 64;
+/// Tries to lock a journal's folder, and the pause between two: whoever looks for journals left over holds a lock for a
+/// moment.
+pub const JOURNAL_LOCK_TRIES: u32 = 10;
+/// See [`JOURNAL_LOCK_TRIES`].
+pub const JOURNAL_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an instance's name: a folder's name and a field of each segment.
 pub const INSTANCE_ID_BYTES_MAX: usize = 64;
 /// Bytes that the shipper reads from a segment at a time.
@@ -249,6 +260,8 @@ pub const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
 pub const SQLITE_QUEUE_JOBS: usize = 1024;
 /// Jobs that share one SQLite transaction (group commit).
 pub const SQLITE_BATCH_JOBS: usize = 256;
+/// Clicks of one job: whatever else is asked of the SQLite thread waits for it.
+pub const SQLITE_CLICKS_MAX: usize = 4096;
 /// How long the SQLite thread waits for another process's lock; then writers get 503. Everything queued waits with it,
 /// so it is shorter than what `/health` grants.
 pub const SQLITE_LOCK_WAIT: Duration = Duration::from_millis(500);
@@ -439,12 +452,14 @@ const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() + DRAIN_LAST_CALL.as_mill
 const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() < 1000); // the kernel's first retry
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
+const _: () = assert!(SQLITE_CLICKS_MAX <= CLICKS_BATCH_MAX);
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);
 // Else it might never be met.
 const _: () = assert!(PG_GATHER_REQUESTS > 0 && PG_GATHER_REQUESTS <= PG_IN_FLIGHT_MAX / 2);
 const _: () = assert!(PG_CHUNK_BYTES * 4 <= PG_QUEUE_BYTES); // each row has some bytes beside its texts
+const _: () = assert!(CLICKS_BATCH_MAX * CLICK_ROW_BYTES + CLICKS_BATCH_TEXT_BYTES < PG_QUEUE_BYTES);
 const _: () = assert!(PG_CONNECTIONS * PG_IN_FLIGHT_MAX >= 10_000); // what the client promises
 const _: () = assert!(REDIS_READ_BYTES <= REDIS_TURN_BYTES && REDIS_READ_BYTES <= REDIS_REPLY_BYTES_MAX);
 const _: () = assert!(REDIS_BATCH_COMMANDS <= REDIS_REPLY_ELEMENTS_MAX);

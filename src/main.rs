@@ -128,11 +128,15 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     announce(args, &choice, &bound);
 
+    let journal = args.journal_options();
+    let journal_folder = journal.folder.clone();
+    let clicks = Clicks::start(store.clone(), journal)?;
+    clicks::tell_left_over(&journal_folder);
     let connections = Arc::default();
     let api = Api::new(
         Arc::clone(&store),
         open_links(args, &choice, &store)?,
-        Clicks::start(store.clone(), args.journal_options())?,
+        clicks,
         Arc::clone(&connections),
         args.trusted_proxies.clone(),
         args.slow_request,
@@ -252,6 +256,9 @@ fn ship(args: &ShipArgs) -> anyhow::Result<()> {
         bail!("the store did not take all clicks of {} in time; run it again", args.dir.display());
     };
     say(&format!("Stored {} clicks and removed the journal in {}", shipped.stored, args.dir.display()));
+    if shipped.skipped > 0 {
+        say(&format!("{} clicks behind damaged records are lost", shipped.skipped));
+    }
     if shipped.damaged > 0 {
         say(&format!("{} damaged files are left there", shipped.damaged));
     }

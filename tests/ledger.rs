@@ -26,6 +26,7 @@ use support::snip::{Launch, Place, Snip, StoreKind};
 
 const ROUNDS_DEFAULT: u64 = 10;
 const URLS: u64 = 20;
+/// Clients of each server.
 const CLIENTS: usize = 4;
 /// Requests that a client sends before it reads.
 const PIPELINE: u64 = 8;
@@ -97,22 +98,24 @@ impl Ledger {
     }
 }
 
-/// A server, its data, and what is killed.
+/// Servers, their data, and what is killed.
 struct World {
+    /// How many servers share the database.
+    servers: usize,
     place: Arc<Place>,
     postgres: Option<Postgres>,
     draw: ChaCha8Rng,
 }
 
 impl World {
-    fn new(postgres: Option<Postgres>) -> Self {
+    fn new(servers: usize, postgres: Option<Postgres>) -> Self {
         let seed = setting("SNIP_LEDGER_SEED").unwrap_or_else(|| u64::from(std::process::id()));
         eprintln!("SNIP_LEDGER_SEED={seed}");
-        Self { place: Place::new(StoreKind::Sqlite), postgres, draw: ChaCha8Rng::seed_from_u64(seed) }
+        Self { servers, place: Place::new(StoreKind::Sqlite), postgres, draw: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    fn start(&self) -> Snip {
-        let launch = Launch::at(Arc::clone(&self.place)).arg("--instance-id").arg("ledger");
+    fn start(&self, number: usize) -> Snip {
+        let launch = Launch::at(Arc::clone(&self.place)).arg("--instance-id").arg(format!("ledger-{number}"));
         match &self.postgres {
             Some(postgres) => launch.arg("--database-url").arg(postgres.url()).start(),
             None => launch.start(),
@@ -128,8 +131,10 @@ impl World {
         thread::sleep(Duration::from_micros(time));
     }
 
-    /// Kills the server, the database, or both one after the other; what was killed is started again.
-    fn strike(&mut self, snip: &mut Snip) {
+    /// Kills one of the servers, the database, or both one after the other; what was killed is started again.
+    fn strike(&mut self, snips: &mut [Snip]) {
+        let number = self.below(snips.len() as u64) as usize;
+        let snip = &mut snips[number];
         self.pause();
         let strikes = if self.postgres.is_some() { self.below(4) } else { 0 };
         let mut is_killed = false;
@@ -151,39 +156,44 @@ impl World {
             postgres.restart();
         }
         if is_killed {
-            *snip = self.start();
+            *snip = self.start(number);
         }
     }
 
     fn run(mut self) {
         let rounds = setting("SNIP_LEDGER_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
-        let mut snip = self.start();
-        let ledger = Ledger::new(&snip);
+        let mut snips: Vec<Snip> = (0..self.servers).map(|number| self.start(number)).collect();
+        let ledger = Ledger::new(&snips[0]);
         let mut answered = Vec::new();
         for _ in 0..rounds {
             let stop = AtomicBool::new(false);
-            let address = snip.address().clone();
+            let addresses: Vec<Address> = snips.iter().map(|snip| snip.address().clone()).collect();
             thread::scope(|scope| {
-                let clients = [(); CLIENTS].map(|()| scope.spawn(|| ledger.load(&address, &stop)));
-                self.strike(&mut snip);
+                let (ledger, stop) = (&ledger, &stop);
+                let of_server = |address| [(); CLIENTS].map(|()| scope.spawn(move || ledger.load(address, stop)));
+                let clients: Vec<_> = addresses.iter().flat_map(of_server).collect();
+                self.strike(&mut snips);
                 stop.store(true, Ordering::Relaxed);
                 clients.into_iter().for_each(|client| answered.extend(client.join().expect("a client")));
             });
         }
-        // The counters are read through the API, which first has what is left in the journal stored. That may be much.
-        let mut client = snip.client();
-        let stats = format!("/urls/{}/stats", ledger.ids[0]);
-        eventually("the journal is stored", DRAIN_LIMIT, || client.get(&stats).status == 200);
+        // Reading the counters through the API first has what is left in that server's journal stored. That may be much.
+        for snip in &snips {
+            let mut client = snip.client();
+            let stats = format!("/urls/{}/stats", ledger.ids[0]);
+            eventually("the journal is stored", DRAIN_LIMIT, || client.get(&stats).status == 200);
+            let metrics = client.get("/metrics").expect(200);
+            for none in ["clicks_shed_total 0", "clicks_waiting 0", "journal_damaged_segments_total 0"] {
+                assert!(metrics.text().lines().any(|line| line == none), "{none} is not in\n{}", metrics.text());
+            }
+        }
+        let mut client = snips[0].client();
         let counters: Vec<i64> = ledger
             .ids
             .iter()
             .map(|id| client.get(&format!("/urls/{id}/stats")).expect(200).json()["redirect_count"].as_i64().unwrap())
             .collect();
-        let metrics = client.get("/metrics").expect(200);
-        for none in ["clicks_shed_total 0", "clicks_waiting 0", "journal_damaged_segments_total 0"] {
-            assert!(metrics.text().lines().any(|line| line == none), "{none} is not in\n{}", metrics.text());
-        }
-        snip.stop();
+        snips.iter_mut().for_each(Snip::stop);
         let rows = self.rows();
         ledger.check(&answered, &rows);
         assert!(answered.len() as u64 > rounds * PIPELINE, "there was a load");
@@ -209,10 +219,15 @@ impl World {
 
 #[test]
 fn every_answered_click_is_in_sqlite_once() {
-    World::new(None).run();
+    World::new(1, None).run();
 }
 
 #[test]
 fn every_answered_click_is_in_postgres_once() {
-    World::new(Some(Postgres::start())).run();
+    World::new(1, Some(Postgres::start())).run();
+}
+
+#[test]
+fn every_answered_click_of_three_servers_is_in_postgres_once() {
+    World::new(3, Some(Postgres::start())).run();
 }

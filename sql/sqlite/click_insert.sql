@@ -1,3 +1,3 @@
 -- A click may have been under way when its URL's owner was deleted: then it has no owner either.
-INSERT INTO events (url_id, user_id, event_type, timestamp, details)
-VALUES (?1, (SELECT id FROM users WHERE id = ?2), ?3, ?4, ?5)
+INSERT INTO events (url_id, user_id, event_type, timestamp, details, referrer)
+VALUES (?1, (SELECT id FROM users WHERE id = ?2), ?3, ?4, ?5, ?6)

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use folder::{Disk, OpenError};
-pub(crate) use folder::{Folder, Segment, numbered_files};
+pub(crate) use folder::{Folder, Segment, left_over, numbered_files};
 
 use super::record::{ClickRef, Prepared};
 use super::segment::{HEADER_BYTES, first_sequence};

@@ -45,6 +45,8 @@ pub struct Size {
     pub bytes: u64,
     /// Files set aside because they could not be read.
     pub damaged: u64,
+    /// Clicks not stored because of damage within their file.
+    pub skipped: u64,
 }
 
 impl Clicks {
@@ -67,7 +69,8 @@ impl Clicks {
     pub fn size(&self) -> Size {
         let shared = self.journal.shared();
         let damaged = shared.folder.damaged.load(Ordering::Relaxed);
-        Size { segments: shared.folder.count(), bytes: shared.bytes(), damaged }
+        let skipped = shared.folder.skipped.load(Ordering::Relaxed);
+        Size { segments: shared.folder.count(), bytes: shared.bytes(), damaged, skipped }
     }
 
     /// Tells Prometheus. `docs/metrics.md` explains each.
@@ -92,6 +95,8 @@ impl Clicks {
         figures.gauge("journal_bytes_limit", help, self.journal.shared().bytes_max() as f64);
         let help = "Segments set aside because of damage";
         figures.counter("journal_damaged_segments_total", help, size.damaged);
+        let help = "Clicks not stored because of damage in the journal";
+        figures.counter("clicks_skipped_total", help, size.skipped);
         let help = "Segments that could not be made";
         figures.counter("journal_prepare_failures_total", help, read(&stats.prepare_failures));
         figures.counter("journal_sync_failures_total", "Syncs of the journal that failed", read(&stats.sync_failures));
@@ -153,6 +158,21 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// Says in the log which journals lie beside the one in `own` with nobody to ship them.
+pub fn tell_left_over(own: &Path) {
+    match journal::left_over(own) {
+        Ok(folders) => folders.iter().for_each(|folder| {
+            tracing::warn!(
+                folder = %folder.display(),
+                "a click journal of another instance is left over here; if no server of that name will start again, store its \
+                 clicks with 'snip journal ship {}'",
+                folder.display()
+            );
+        }),
+        Err(error) => tracing::warn!(%error, "cannot look for click journals left over"),
+    }
+}
+
 /// What became of a left-over journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shipped {
@@ -160,6 +180,8 @@ pub struct Shipped {
     pub stored: u64,
     /// Files set aside because they could not be read; the folder stays for them.
     pub damaged: u64,
+    /// Clicks that lay behind damage within a file, and are lost with it.
+    pub skipped: u64,
 }
 
 /// Stores the clicks of a left-over journal, whosever it is, and removes it. Returns `None` if the store did not take them
@@ -182,8 +204,9 @@ pub fn ship(folder: &Path, store: &dyn ClickStore, limit: Duration) -> Result<Op
         return Ok(None);
     }
     let damaged = shared.folder.damaged.load(Ordering::Relaxed);
+    let skipped = shared.folder.skipped.load(Ordering::Relaxed);
     let stored = shared.stats.stored.load(Ordering::Relaxed);
     let remove = |error| StartError::Journal(OpenError::io(folder, error));
     shared.folder.remove_all().map_err(remove)?;
-    Ok(Some(Shipped { stored, damaged }))
+    Ok(Some(Shipped { stored, damaged, skipped }))
 }

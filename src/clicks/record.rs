@@ -170,6 +170,13 @@ pub fn measure(bytes: &[u8], sequence: u64) -> Option<usize> {
     whole(bytes, sequence).ok().map(|record| padded(record.bytes.len()))
 }
 
+/// The sequence number of a whole record at the beginning of `bytes`, whatever it is.
+pub fn sequence_of(bytes: &[u8]) -> Option<u64> {
+    let fixed = bytes.first_chunk::<FIXED_BYTES>()?;
+    let sequence = u64::from_le_bytes(take(fixed, SEQUENCE));
+    whole(bytes, sequence).ok().map(|_| sequence)
+}
+
 /// A whole record, without its padding.
 #[derive(Clone, Copy)]
 struct Whole<'a> {

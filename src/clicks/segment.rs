@@ -248,6 +248,17 @@ impl Reader {
         }
     }
 
+    /// At damage: the number of clicks from there on, by the last record behind it that is whole. They are not stored, since
+    /// what lies between may be anything.
+    pub fn skipped(&mut self, limit: u64) -> io::Result<u64> {
+        let mut bytes = vec![0; limit.saturating_sub(self.offset) as usize];
+        let count = read_up_to(&self.file, &mut bytes, self.offset)?;
+        let places = (0..count).step_by(record::ALIGNMENT);
+        let found = places.filter_map(|at| record::sequence_of(&bytes[at..count]));
+        let last = found.filter(|&found| segment_of(found) == self.segment && found >= self.sequence()).max();
+        Ok(last.map_or(0, |last| last + 1 - self.sequence()))
+    }
+
     /// Goes on to the click with this number, or as far as there are clicks. Returns how many were passed.
     pub fn skip_to(&mut self, sequence: u64, limit: u64) -> io::Result<u64> {
         let from = self.index;
@@ -359,6 +370,20 @@ mod tests {
         assert_eq!(again.skip_to(first_sequence(3) + 700, length(&path)).unwrap(), 700);
         assert!(matches!(again.next(length(&path)).unwrap(), Next::Click(click) if click.url_id == 700));
         assert_eq!(again.skip_to(first_sequence(4), length(&path)).unwrap(), count - 701, "there are no more");
+    }
+
+    #[test]
+    fn what_is_skipped_behind_damage_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = segment(folder.path(), 10, &[0; 4096]);
+        let mut reader = Reader::open(&path, 3).unwrap();
+        reader.skip_to(first_sequence(3) + 4, length(&path)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[reader.offset() as usize + 20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(&path, 3).unwrap();
+        assert_eq!(reader.skip_to(u64::MAX, length(&path)).unwrap(), 4);
+        assert_eq!(reader.skipped(length(&path)).unwrap(), 6, "the damaged one and the five behind it");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::journal::{Folder, Segment, Shared};
 use super::segment::{Next, Reader, first_sequence, index_of, segment_of};
 use crate::error::StoreResult;
 use crate::limits::{
-    CLICKS_BATCH_MAX, CLICKS_FLUSH_INTERVAL, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
+    CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX,
+    CLICKS_RETRY_MIN,
 };
 use crate::model::{Click, JournalStep};
 use crate::runtime::Filler;
@@ -139,7 +140,7 @@ impl Cursor {
                 Next::Torn | Next::Unfinished => {
                     // What an earlier run left was looked at when it was counted.
                     if segment.number >= folder.first_own {
-                        tell_torn(segment, reader.offset(), written);
+                        tell_torn(folder, segment, reader, written)?;
                     }
                     self.is_torn = true;
                 }
@@ -182,21 +183,24 @@ fn count_left_over(folder: &Folder) -> io::Result<u64> {
     for segment in folder.segments().iter().filter(|segment| segment.number < folder.first_own) {
         let mut reader = Reader::open(&segment.path, segment.number)?;
         count += reader.skip_to(u64::MAX, segment.written())?;
-        let (end, length) = (reader.offset(), segment.written());
-        if !reader.is_at_the_end(length)? {
-            tell_torn(segment, end, length);
+        if !reader.is_at_the_end(segment.written())? {
+            tell_torn(folder, segment, &mut reader, segment.written())?;
         }
     }
     Ok(count)
 }
 
-fn tell_torn(segment: &Segment, offset: u64, written: u64) {
+fn tell_torn(folder: &Folder, segment: &Segment, reader: &mut Reader, written: u64) -> io::Result<()> {
+    let clicks = reader.skipped(written)?;
+    folder.skipped.fetch_add(clicks, Ordering::Relaxed);
     tracing::error!(
         file = %segment.path.display(),
-        offset,
-        bytes = written - offset,
+        offset = reader.offset(),
+        bytes = written - reader.offset(),
+        clicks,
         "the click journal is torn here: what lies behind in this file is not stored"
     );
+    Ok(())
 }
 
 /// Some clicks on their way.
@@ -248,7 +252,9 @@ impl<'a> Shipper<'a> {
                 continue;
             };
             self.store_batch(&batch)?;
-            if batch.is_full {
+            if batch.is_full && is_closing {
+                // Nobody is served any more who would suffer.
+            } else if batch.is_full {
                 self.desk.rest((began.elapsed() / CLICKS_REST_SHARE).min(CLICKS_REST_MAX));
             } else {
                 self.desk.wait_for_batch(began);
@@ -337,9 +343,17 @@ impl<'a> Shipper<'a> {
         let tail = self.shared.tail();
         let began_at = self.cursor.sequence();
         let mut clicks = Vec::new();
-        while clicks.len() < CLICKS_BATCH_MAX {
+        let mut text_bytes = 0;
+        let batch_max = self.store.batch_max();
+        let is_full = |clicks: &Vec<Click>, text_bytes| {
+            clicks.len() == batch_max || text_bytes > CLICKS_BATCH_TEXT_BYTES - Click::TEXT_BYTES_MAX
+        };
+        while !is_full(&clicks, text_bytes) {
             match self.cursor.next(&self.shared.folder) {
-                Ok(Some(click)) => clicks.push(click),
+                Ok(Some(click)) => {
+                    text_bytes += click.text_bytes();
+                    clicks.push(click);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     // What was read so far is read again.
@@ -348,7 +362,7 @@ impl<'a> Shipper<'a> {
                 }
             }
         }
-        let is_full = clicks.len() == CLICKS_BATCH_MAX;
+        let is_full = is_full(&clicks, text_bytes);
         let Some(oldest) = clicks.first() else {
             self.shared.stats.oldest_waiting_at.store(0, Ordering::Relaxed);
             self.settle(tail);

@@ -68,6 +68,10 @@ impl Memory {
 }
 
 impl ClickStore for Memory {
+    fn batch_max(&self) -> usize {
+        CLICKS_BATCH_MAX
+    }
+
     fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
         let mut state = self.state.lock().unwrap();
         state.offers.push((clicks.len(), step.from, step.to));
@@ -389,7 +393,7 @@ fn a_left_over_journal_is_shipped_and_removed() {
     assert_eq!(ship(&place.path(), place.store.as_ref(), Duration::from_millis(1)).unwrap(), None);
     place.store.set(|state| state.lasting = Mood::Takes);
     let shipped = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap();
-    assert_eq!(shipped, Some(Shipped { stored: 10, damaged: 0 }));
+    assert_eq!(shipped, Some(Shipped { stored: 10, damaged: 0, skipped: 0 }));
     assert_eq!(place.store.ids(), Vec::from_iter(0..10));
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     let error = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap_err().to_string();

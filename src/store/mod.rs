@@ -38,6 +38,8 @@ pub trait ClickStore: Send + Sync + 'static {
     /// anything but `step.to` means that these clicks were not written. So a batch whose outcome is unknown may be
     /// offered again as it is: if it was written then, its position tells. Shared for that reason.
     fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64>;
+    /// Clicks that one call may bring, at the most [`crate::limits::CLICKS_BATCH_MAX`].
+    fn batch_max(&self) -> usize;
     /// How far the journal is stored; `None` for one that the store has never heard of.
     fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>>;
 }

@@ -19,7 +19,7 @@ use std::thread;
 use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::figures::Figures;
-use crate::limits::{PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
+use crate::limits::{CLICKS_BATCH_MAX, PG_CONNECT_TIMEOUT, PG_SCHEMA_RETRY};
 use crate::model::{
     ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
     NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
@@ -137,6 +137,10 @@ impl Shared {
 impl ClickStore for PostgresStore {
     fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
         queries::record_clicks(self.pool()?, &clicks, &step)
+    }
+
+    fn batch_max(&self) -> usize {
+        CLICKS_BATCH_MAX
     }
 
     fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>> {

@@ -21,7 +21,7 @@ use self::queue::{Access, Queue};
 use super::{ClickStore, SeedData, Store};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::figures::Figures;
-use crate::limits::{HEALTH_DEADLINE, STORE_DEADLINE};
+use crate::limits::{HEALTH_DEADLINE, SQLITE_CLICKS_MAX, STORE_DEADLINE};
 use crate::model::{
     ChangeCursor, ChangedUrl, Changes, Click, Event, EventFilter, Id, JournalId, JournalStep, NewEvent, NewUrl,
     NewUser, Page, ShortCode, ShortUrl, Target, UrlFilter, UrlPatch, UrlStats, User, UserPatch,
@@ -73,6 +73,10 @@ impl SqliteStore {
 impl ClickStore for SqliteStore {
     fn record_clicks(&self, clicks: Arc<Vec<Click>>, step: JournalStep) -> StoreResult<u64> {
         self.write(move |db| queries::record_clicks(db, &clicks, &step))
+    }
+
+    fn batch_max(&self) -> usize {
+        SQLITE_CLICKS_MAX
     }
 
     fn journal_position(&self, journal: JournalId) -> StoreResult<Option<u64>> {

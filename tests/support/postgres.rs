@@ -101,6 +101,11 @@ impl Postgres {
         self.server.as_ref().expect("the server runs").id()
     }
 
+    /// CPU time of all the server's processes that run now, in clock ticks.
+    pub fn cpu_ticks(&self) -> u64 {
+        self.sessions().into_iter().chain([self.pid()]).map(cpu_ticks).sum()
+    }
+
     /// Kills the server and all its sessions without a chance to say good-bye.
     pub fn stop_kill9(&mut self) {
         self.signal("KILL");
@@ -248,6 +253,14 @@ fn write_secret(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     give_to_server_user(path);
+}
+
+/// User and system time of a process, in clock ticks; 0 if it is gone (proc(5)).
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything, the state is the first field and these are the 12th and 13th.
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    behind_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 /// Where a program of PostgreSQL is.

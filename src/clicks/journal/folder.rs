@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
 use crate::clicks::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, Reader, Unreadable};
-use crate::limits::JOURNAL_SEGMENT_BYTES;
+use crate::limits::{JOURNAL_LOCK_PAUSE, JOURNAL_LOCK_TRIES, JOURNAL_SEGMENT_BYTES};
 use crate::model::{JournalId, Timestamp};
 
 /// The ending of a segment's name; before it stands the segment's number.
@@ -197,6 +197,8 @@ pub(crate) struct Folder {
     pub first_own: u64,
     /// Files that could not be read and were set aside.
     pub damaged: AtomicU64,
+    /// Clicks that are not stored because of damage within their file, as far as they can be counted.
+    pub skipped: AtomicU64,
 }
 
 impl Folder {
@@ -218,7 +220,7 @@ impl Folder {
         if instance.is_none() && numbered_files(path)?.is_empty() {
             return Err(Why::Missing);
         }
-        let lock = lock(path)?;
+        let lock = lock_patiently(path)?;
         remove_unfinished(path)?;
         let damaged = AtomicU64::new(0);
         let found = read_headers(path, &damaged)?;
@@ -242,7 +244,19 @@ impl Folder {
         trim_newest(&live)?;
         let live = Mutex::new(live);
         let path = path.to_owned();
-        Ok(Self { path, _lock: lock, journal, instance, disk, is_synced, live, next_number, first_own, damaged })
+        Ok(Self {
+            path,
+            _lock: lock,
+            journal,
+            instance,
+            disk,
+            is_synced,
+            live,
+            next_number,
+            first_own,
+            damaged,
+            skipped: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn disk(&self) -> &Disk {
@@ -369,6 +383,33 @@ fn trim_newest(live: &VecDeque<Arc<Segment>>) -> io::Result<()> {
 fn next_number(newest: Option<u64>) -> u64 {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
     newest.map_or(clock, |newest| clock.max(newest + 1)).max(1)
+}
+
+/// The folders beside `own` that hold a journal which no process has open: of instances that had another name, mostly.
+pub(crate) fn left_over(own: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(parent) = own.parent() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        // A folder that cannot be read is not this process's business.
+        let is_journal = path != own && numbered_files(&path).is_ok_and(|files| !files.is_empty());
+        if is_journal && lock(&path).is_ok() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Tries several times: another process that looks for journals left over holds the lock for a moment.
+fn lock_patiently(path: &Path) -> Result<File, Why> {
+    for _ in 1..JOURNAL_LOCK_TRIES {
+        match lock(path) {
+            Err(Why::InUse) => std::thread::sleep(JOURNAL_LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    lock(path)
 }
 
 fn lock(path: &Path) -> Result<File, Why> {

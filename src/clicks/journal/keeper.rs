@@ -19,7 +19,9 @@ use crate::limits::{
 use crate::runtime::Filler;
 
 /// Bytes of a fresh segment that are present before it is written.
-const FIRST_BYTES: usize = JOURNAL_AHEAD_BYTES / 4;
+const FIRST_BYTES: usize = JOURNAL_AHEAD_BYTES / 8;
+/// So much must be wanting before more is made present: a system call each.
+const MORE_BYTES: usize = JOURNAL_AHEAD_BYTES / 4;
 /// Memory is taken and given back in pieces of this size: a whole number of pages, on every machine.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -213,7 +215,7 @@ impl Kept {
         let wanted = (written + JOURNAL_AHEAD_BYTES).min(JOURNAL_SEGMENT_BYTES as usize);
         // An instance that nobody clicks on keeps to the first pages.
         let is_used = written > super::HEADER_BYTES;
-        if is_used && wanted >= self.populated + JOURNAL_AHEAD_BYTES / 2 || wanted == JOURNAL_SEGMENT_BYTES as usize {
+        if is_used && wanted >= self.populated + MORE_BYTES || wanted == JOURNAL_SEGMENT_BYTES as usize {
             self.map.populate(self.populated..wanted);
             self.populated = wanted.max(self.populated);
         }

@@ -267,6 +267,12 @@ pub(super) fn active_urls(db: &Connection) -> StoreResult<u64> {
 
 // ---- Events ----------------------------------------------------------------------------------------------------
 
+const SOURCE_MARKER: &str = "/* source */";
+/// Where a list of all events comes from: the redirects are found by the index on the type, the others have one by time,
+/// and SQLite merges the two.
+const ALL_EVENTS: &str = "(SELECT * FROM events WHERE event_type = 'redirect' \
+    UNION ALL SELECT * FROM events WHERE event_type IS NOT 'redirect')";
+
 /// As for the short URLs. Of several filters the URL's index is the most selective, then the user's.
 static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
     std::array::from_fn(|combination| {
@@ -284,7 +290,8 @@ static EVENTS_LIST: LazyLock<[String; 8]> = LazyLock::new(|| {
                 (true, true) => " AND +event_type = ?3",
             },
         ];
-        sql!("events_list").replace(FILTERS_MARKER, &filters.concat())
+        let source = if combination == 0 { ALL_EVENTS } else { "events" };
+        sql!("events_list").replace(SOURCE_MARKER, source).replace(FILTERS_MARKER, &filters.concat())
     })
 });
 
@@ -378,10 +385,14 @@ pub(super) fn record_clicks(db: &Connection, clicks: &[Click], step: &JournalSte
     if !move_journal(db, step)? {
         return Ok(journal_position(db, step.journal)?.unwrap_or(JournalStep::UNKNOWN));
     }
+    // By owner and URL: an index that begins with one of them then has neighbours follow one another.
+    let mut sorted: Vec<&Click> = clicks.iter().collect();
+    sorted.sort_by_key(|click| (click.user_id, click.url_id));
     let event_type = EventType::Redirect.as_str();
-    for click in clicks {
-        let insert = params![click.url_id, click.user_id, event_type, click.at.sql_text(), click.details().finish()];
-        change(db, sql!("click_insert"), insert)?;
+    let mut insert = db.prepare_cached(sql!("click_insert"))?;
+    for click in sorted {
+        let (at, details) = (click.at.sql_text(), click.details().finish());
+        insert.execute(params![click.url_id, click.user_id, event_type, at, details, click.referrer])?;
     }
     Ok(step.to)
 }

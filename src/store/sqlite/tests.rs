@@ -517,18 +517,22 @@ fn check_plans(db: &Connection, statistics: bool) {
         queries::events_list(&EventFilter { url_id, user_id, event_type: event_type.map(str::to_owned) })
     };
     for user_id in [None, Some(1)] {
-        for event_type in [None, Some("redirect")] {
+        for event_type in [None, Some("redirect"), Some("created")] {
             let of_url = events(Some(1), user_id, event_type);
             check(of_url, "SEARCH events USING INDEX events_url_id_idx (url_id=? AND timestamp<?)");
         }
     }
-    for event_type in [None, Some("redirect")] {
+    for event_type in [None, Some("redirect"), Some("created")] {
         let of_user = events(None, Some(1), event_type);
         check(of_user, "SEARCH events USING INDEX events_user_id_idx (user_id=? AND timestamp<?)");
     }
     let of_type = events(None, None, Some("redirect"));
     check(of_type, "SEARCH events USING INDEX events_event_type_idx (event_type=? AND timestamp<?)");
-    check(events(None, None, None), "SEARCH events USING INDEX events_timestamp_idx (timestamp<?)");
+    check(
+        events(None, None, None),
+        "MERGE (UNION ALL); LEFT; SEARCH events USING INDEX events_event_type_idx (event_type=? AND timestamp<?); RIGHT; SEARCH events USING \
+         INDEX events_others_idx (timestamp<?)",
+    );
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! A redirect from memory allocates nothing: bytes of the request in, bytes of the answer out, the click in the journal, the
+//! metrics counted. The server runs in this process, whose allocator counts what the server's worker asks of it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use snip::api::{Api, TrustedProxies};
+use snip::clicks::{Clicks, Options};
+use snip::http::{self, Bound, ListenAddress, Server, Sharing};
+use snip::limits::LINKS_LOCAL_BYTES;
+use snip::links::Links;
+use snip::model::NewUrl;
+use snip::store::Store;
+use snip::store::sqlite::SqliteStore;
+
+const REDIRECTS: usize = 2000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread's allocations count.
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The system's allocator, which counts.
+struct Counting;
+
+fn count() {
+    // A thread that ends has no such variable any more, and is not the worker.
+    if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[allow(unsafe_code, reason = "an allocator is an unsafe trait")]
+// SAFETY: each call goes to the system's allocator as it is; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above; the memory came from the system's allocator.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Marks the one worker of the runtime, by a coroutine that runs on it.
+fn count_worker(is_counted: bool) {
+    may::go!(move || IS_COUNTED.set(is_counted)).join().expect("a coroutine");
+}
+
+/// Asks for a link and reads the answer, which has no body and fits one read.
+fn follow(stream: &mut TcpStream, request: &[u8]) {
+    stream.write_all(request).expect("the request is sent");
+    let mut answer = [0; 4096];
+    let mut length = 0;
+    while !answer[..length].ends_with(b"\r\n\r\n") {
+        let more = stream.read(&mut answer[length..]).expect("an answer");
+        assert!(more > 0, "the server closed the connection");
+        length += more;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 302 "), "{}", String::from_utf8_lossy(&answer[..length]));
+}
+
+#[test]
+fn a_redirect_from_memory_allocates_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store: Arc<SqliteStore> = Arc::new(SqliteStore::open(&folder.path().join("snip.db")).expect("a store"));
+    let (short_code, original_url) = ("abc123".to_owned(), "https://example.com/a/page?of=some&length".to_owned());
+    store.create_url(NewUrl { user_id: None, short_code, original_url, title: None }).expect("a link");
+    let links = Links::new(store.clone(), LINKS_LOCAL_BYTES);
+    let clicks = Clicks::start(store.clone(), Options::new(&folder.path().join("journal"), "test")).expect("a journal");
+    let stats = Arc::default();
+    let api = Api::new(store, links, clicks, Arc::clone(&stats), TrustedProxies::default(), PATIENCE);
+    let api = api.expect("a thread");
+    let bound = Bound::bind(&ListenAddress::Tcp("127.0.0.1:0".into()), Sharing::Alone).expect("a port");
+    let address = bound.tcp_address().expect("an address");
+    let api = Arc::new(api);
+    let server = Server::start(vec![bound], Arc::clone(&api), http::Options::default(), stats).expect("a server");
+
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let request =
+        b"GET /abc123 HTTP/1.1\r\nHost: snip.test\r\nUser-Agent: a browser\r\nReferer: https://example.com/\r\n\
+        X-Forwarded-For: 203.0.113.9\r\nAccept: */*\r\n\r\n";
+    // The first ones fill the cache and make what is made once.
+    (0..100).for_each(|_| follow(&mut stream, request));
+    count_worker(true);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    (0..REDIRECTS).for_each(|_| follow(&mut stream, request));
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let probe = may::go!(|| drop(std::hint::black_box(Box::new(1)))).join();
+    count_worker(false);
+    probe.expect("a coroutine");
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before + allocations, "the worker's allocations are counted");
+    eprintln!("{REDIRECTS} redirects, {allocations} allocations");
+    assert_eq!(allocations, 0);
+    drop(stream);
+    assert!(server.drain(PATIENCE));
+    assert_eq!(api.close(PATIENCE), 0);
+}
