@@ -476,7 +476,7 @@ const _: () = assert!(LINK_CHANGES_KEPT.as_secs() > LINK_CHANGES_WINDOW.as_secs(
 const _: () =
     assert!(LINK_CHANGES_PAGE as usize <= REDIS_BATCH_COMMANDS && WARM_UP_PAGE as usize <= REDIS_BATCH_COMMANDS);
 const _: () =
-    assert!(ALERT_BODY_BYTES_MAX <= BUFFERS_TOTAL_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
+    assert!(ALERT_BODY_BYTES_MAX <= BUFFERS_GROWTH_BYTES_MAX && ALERT_BODY_BYTES_MAX as u64 * 2 < ALERT_LOG_BYTES_MAX);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_FORWARD_QUEUE);
 const _: () = assert!(ALERTS_PER_NOTIFICATION_MAX <= ALERT_EVIDENCE_FILES_MAX);
 const _: () = assert!(ALERT_DRAIN.as_secs() + ALERT_FORWARD_FLUSH.as_secs() < 10);

@@ -91,11 +91,10 @@ impl WriteBuffer {
 
     /// Gives all memory back.
     pub fn release(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() == 0 {
+        if self.bytes.capacity() == 0 {
             return;
         }
-        let grown = std::mem::take(&mut self.grown);
+        let (mut bytes, grown) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.grown));
         POOL.with_borrow_mut(|pool| {
             pool.held -= WRITE_BUFFER_BYTES + grown;
             if bytes.capacity() == WRITE_BUFFER_BYTES && pool.write.len() < BUFFER_POOL_COUNT {

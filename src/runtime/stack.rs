@@ -95,8 +95,8 @@ mod tests {
     /// Touches a good part of the stack.
     #[inline(never)]
     fn touch() -> u8 {
-        let bytes = std::hint::black_box([1_u8; 40_000]);
-        bytes[std::hint::black_box(39_999)]
+        let bytes = std::hint::black_box([1_u8; 15_000]);
+        bytes[std::hint::black_box(14_999)]
     }
 
     /// Bytes of the stack that are present in memory.
@@ -129,6 +129,6 @@ mod tests {
         })
         .unwrap();
         let (before, after, sound) = slot.wait_until_filled().unwrap();
-        assert!(sound && before >= 40_000 && after + 32_768 <= before, "{before} bytes, then {after}; {sound}");
+        assert!(sound && before >= 15_000 && after + 8_192 <= before, "{before} bytes, then {after}; {sound}");
     }
 }

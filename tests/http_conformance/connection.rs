@@ -104,7 +104,7 @@ pub fn cases() -> Vec<Case> {
         case(
             "9112 9.3",
             "200 200 closed",
-            format!("GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /livez HTTP/1.0\r\n\r\n"),
+            "GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /livez HTTP/1.0\r\n\r\n",
         ),
         // Bodies that nobody reads
         case(
