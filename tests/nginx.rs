@@ -380,6 +380,16 @@ fn a_kept_connection_that_dies_does_not_repeat_a_post() {
 }
 
 #[test]
+fn a_post_that_changes_something_is_sent_on_no_kept_connection() {
+    let (_all, nginx) = stand_ins([Manner::DiesAtSecond; 3]);
+    let mut client = nginx.client();
+    (0..3).for_each(|_| drop(client.get("/x").expect(200)));
+    for path in ["/urls", "/users", "/events", "/users/bulk"] {
+        (0..6).for_each(|_| drop(client.send("POST", path, &[], body_of("POST")).expect(200)));
+    }
+}
+
+#[test]
 fn an_instance_that_is_not_there_is_no_matter() {
     let good = [AT_ONCE, AT_ONCE].map(StandIn::start);
     let missing = format!("unix:{}/missing", good[0].folder.path().display());
