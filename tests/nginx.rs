@@ -221,7 +221,7 @@ fn bounds_are_in_tune_with_the_servers() {
     assert_eq!(bytes(setting(&conf, "client_max_body_size")), limits::BODY_BYTES_MAX);
     assert_eq!(bytes(setting(&routes, "client_max_body_size")), limits::UPLOAD_BODY_BYTES_MAX);
     let head = setting(&conf, "large_client_header_buffers").split(' ').nth(1).expect("a size");
-    assert_eq!(bytes(head), limits::READ_BUFFER_BYTES);
+    assert_eq!(bytes(head), limits::HEAD_BYTES_MAX);
     assert!(bytes(setting(&conf, "proxy_buffer_size")) > limits::BODY_BYTES_MAX, "a Location may be as long as a body");
 
     assert_eq!(seconds(setting(&conf, "client_header_timeout")), limits::HEAD_TIMEOUT_DEFAULT);

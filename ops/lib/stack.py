@@ -37,14 +37,8 @@ MAKERS = {
     "alertmanager": roles.alertmanager,
     "prometheus": roles.prometheus,
 }
-# Roles whose files are not in the tree yet.
-_FILES = {"prometheus": "ops/prometheus/prometheus.yml", "alertmanager": "ops/alertmanager/alertmanager.yml"}
-for _name, _file in _FILES.items():
-    if not (ROOT / _file).exists():
-        del MAKERS[_name]
 # Started together, one step after the other; stopped the other way round.
 STEPS = (("postgres", "redis"), INSTANCES, ("nginx", "node-exporter", "receiver", "alertmanager", "prometheus"))
-STEPS = tuple(tuple(name for name in step if name in MAKERS) for step in STEPS)
 
 
 class Failed(Exception):
