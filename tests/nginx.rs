@@ -221,7 +221,7 @@ fn bounds_are_in_tune_with_the_servers() {
     assert_eq!(bytes(setting(&conf, "client_max_body_size")), limits::BODY_BYTES_MAX);
     assert_eq!(bytes(setting(&routes, "client_max_body_size")), limits::UPLOAD_BODY_BYTES_MAX);
     let head = setting(&conf, "large_client_header_buffers").split(' ').nth(1).expect("a size");
-    assert_eq!(bytes(head), limits::READ_BUFFER_BYTES);
+    assert_eq!(bytes(head), limits::HEAD_BYTES_MAX);
     assert!(bytes(setting(&conf, "proxy_buffer_size")) > limits::BODY_BYTES_MAX, "a Location may be as long as a body");
 
     assert_eq!(seconds(setting(&conf, "client_header_timeout")), limits::HEAD_TIMEOUT_DEFAULT);
@@ -377,6 +377,16 @@ fn a_kept_connection_that_dies_does_not_repeat_a_post() {
     (0..3).for_each(|_| drop(client.get("/x").expect(200)));
     client.send("POST", "/x", &[], body_of("POST")).expect(502);
     assert_eq!(delivered(&all), 4);
+}
+
+#[test]
+fn a_post_that_changes_something_is_sent_on_no_kept_connection() {
+    let (_all, nginx) = stand_ins([Manner::DiesAtSecond; 3]);
+    let mut client = nginx.client();
+    (0..3).for_each(|_| drop(client.get("/x").expect(200)));
+    for path in ["/urls", "/users", "/events", "/users/bulk"] {
+        (0..6).for_each(|_| drop(client.send("POST", path, &[], body_of("POST")).expect(200)));
+    }
 }
 
 #[test]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from . import net, render
 
@@ -91,7 +90,7 @@ class Plan:
 
 @dataclass
 class Role:
-    """What the supervisor is told of a role, and how to see that it is ready."""
+    """What the supervisor is told of a role."""
 
     name: str
     command: list
@@ -101,23 +100,36 @@ class Role:
     user: tuple | None = None
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 10
-    is_ready: Callable[[], bool] = field(default=lambda: True, compare=False)
 
     def as_told(self):
-        told = asdict(self)
-        del told["is_ready"]
-        return told
+        """For the supervisor's "start"."""
+        return asdict(self)
 
 
-def _role(plan, name, command, is_ready, **more):
-    folder = more.pop("folder", plan.folder)
-    return Role(
-        name, [str(part) for part in command], str(folder), str(plan.logs / f"{name}.log"), is_ready=is_ready, **more
-    )
+def _role(plan, name, command, folder=None, **more):
+    command = [str(part) for part in command]
+    return Role(name, command, str(folder or plan.folder), str(plan.logs / f"{name}.log"), **more)
 
 
-def _answers(address, path):
-    return lambda: net.get(address, path, seconds=1)[0] == 200
+# What each role that speaks HTTP answers with 200 when it is ready.
+READY_PATHS = {
+    "nginx": "/nginx-status",
+    "node-exporter": "/metrics",
+    "receiver": "/",
+    "alertmanager": "/-/ready",
+    "prometheus": "/-/ready",
+}
+
+
+def is_ready(plan, name):
+    """Whether a role does its work."""
+    if name == "postgres":
+        return _psql(plan, "postgres", "SELECT 1") is not None
+    if name == "redis":
+        return _pings(plan.redis_socket)
+    if name in INSTANCES:
+        return net.get(str(plan.socket(name)), "/readyz", seconds=1)[0] == 200
+    return net.get(plan.ports[name], READY_PATHS[name], seconds=1)[0] == 200
 
 
 def give(path, owner):
@@ -145,16 +157,7 @@ def postgres(plan):
     shutil.copyfile(ROOT / "ops/postgres/postgresql.conf", data / "postgresql.conf")
     # No port of the network: who may enter the folder may connect.
     command = [postgres_program("postgres"), "-D", data, "-k", home, "-c", "listen_addresses="]
-    return _role(
-        plan,
-        "postgres",
-        command,
-        lambda: _psql(plan, "postgres", "SELECT 1") is not None,
-        user=owner,
-        stop_signal=signal.SIGINT,
-        stop_seconds=30,
-        folder=home,
-    )
+    return _role(plan, "postgres", command, user=owner, stop_signal=signal.SIGINT, stop_seconds=30, folder=home)
 
 
 def _psql(plan, database, sql):
@@ -199,7 +202,7 @@ def make_database(plan):
 def redis(plan):
     settings = ROOT / "ops/redis/redis.conf"
     command = [program("redis-server"), settings, "--port", 0, "--unixsocket", plan.redis_socket, "--dir", plan.run]
-    return _role(plan, "redis", command, lambda: _pings(plan.redis_socket))
+    return _role(plan, "redis", command)
 
 
 def _pings(path):
@@ -229,14 +232,7 @@ def instance(plan, name):
         "--drain-timeout=10s",
         "--log-format=json",
     ]
-    return _role(
-        plan,
-        name,
-        command,
-        _answers(str(plan.socket(name)), "/readyz"),
-        environment={"DATABASE_URL": plan.database_url},
-        stop_seconds=15,
-    )
+    return _role(plan, name, command, environment={"DATABASE_URL": plan.database_url}, stop_seconds=15)
 
 
 # ---- Nginx --------------------------------------------------------------------------------------------------------
@@ -266,14 +262,7 @@ def nginx(plan):
     for name in NGINX_FILES:
         render.fill_file(ROOT / "nginx" / name, home / name, values)
     command = [program("nginx"), "-p", home, "-c", home / "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-    return _role(
-        plan,
-        "nginx",
-        command,
-        _answers(plan.ports["nginx"], "/nginx-status"),
-        stop_signal=signal.SIGQUIT,
-        stop_seconds=5,
-    )
+    return _role(plan, "nginx", command, stop_signal=signal.SIGQUIT, stop_seconds=5)
 
 
 # ---- Watching -----------------------------------------------------------------------------------------------------
@@ -302,9 +291,7 @@ def prometheus(plan):
         "--log.level=warn",
     ]
     # A soft bound: the collector of garbage works harder before memory grows past it.
-    return _role(
-        plan, "prometheus", command, _answers(port, "/-/ready"), environment={"GOMEMLIMIT": "80MiB", "GOGC": "50"}
-    )
+    return _role(plan, "prometheus", command, environment={"GOMEMLIMIT": "80MiB", "GOGC": "50"})
 
 
 def alertmanager(plan):
@@ -321,7 +308,7 @@ def alertmanager(plan):
         "--cluster.listen-address=",
         "--log.level=warn",
     ]
-    return _role(plan, "alertmanager", command, _answers(port, "/-/ready"), environment={"GOGC": "50"})
+    return _role(plan, "alertmanager", command, environment={"GOGC": "50"})
 
 
 def node_exporter(plan):
@@ -347,11 +334,11 @@ def node_exporter(plan):
         "--collector.disable-defaults",
         *(f"--collector.{name}" for name in collectors),
     ]
-    return _role(plan, "node-exporter", command, _answers(port, "/metrics"))
+    return _role(plan, "node-exporter", command)
 
 
 def receiver(plan):
     port = plan.ports["receiver"]
     command = [plan.binary, "alerts", f"--listen=127.0.0.1:{port}", f"--dir={plan.folder / 'alerts'}"]
     environment = {"DISCORD_WEBHOOK_URL": os.environ.get("DISCORD_WEBHOOK_URL", "")}  # empty counts as not set
-    return _role(plan, "receiver", command, _answers(port, "/"), environment=environment)
+    return _role(plan, "receiver", command, environment=environment)

@@ -37,14 +37,8 @@ MAKERS = {
     "alertmanager": roles.alertmanager,
     "prometheus": roles.prometheus,
 }
-# Roles whose files are not in the tree yet.
-_FILES = {"prometheus": "ops/prometheus/prometheus.yml", "alertmanager": "ops/alertmanager/alertmanager.yml"}
-for _name, _file in _FILES.items():
-    if not (ROOT / _file).exists():
-        del MAKERS[_name]
 # Started together, one step after the other; stopped the other way round.
 STEPS = (("postgres", "redis"), INSTANCES, ("nginx", "node-exporter", "receiver", "alertmanager", "prometheus"))
-STEPS = tuple(tuple(name for name in step if name in MAKERS) for step in STEPS)
 
 
 class Failed(Exception):
@@ -136,8 +130,9 @@ class Stack:
 
     def until_ready(self, name, seconds=START_SECONDS):
         """Waits until a role runs and does its work."""
-        is_ready = MAKERS[name](self.plan()).is_ready
-        wait.until(f"{name} is ready; its log is {self.log(name)}", seconds, lambda: self._runs(name) and is_ready())
+        plan = self.plan()
+        what = f"{name} is ready; its log is {self.log(name)}"
+        wait.until(what, seconds, lambda: self._runs(name) and roles.is_ready(plan, name))
 
     def _runs(self, name):
         return any(told["name"] == name and told["state"] == "running" for told in self.status())
@@ -151,9 +146,9 @@ class Stack:
         """
         began = time.monotonic()
         self._make_folders()
-        plan = self._make_plan(Path(binary).resolve(), ports or {}, log_redirects)
         if self.ask(do="status") is None:
             self._start_supervisor(wrap)
+        plan = self._make_plan(Path(binary).resolve(), ports or {}, log_redirects)
         for step in STEPS:
             self._start(plan, step)
         say(f"all of it runs, {time.monotonic() - began:.1f} s: http://127.0.0.1:{plan.ports['nginx']}")
@@ -210,18 +205,16 @@ class Stack:
         )
 
     def _start(self, plan, step):
-        made = []
+        new = [name for name in step if not self._runs(name)]
+        for name in new:
+            self.ask(do="start", role=MAKERS[name](plan).as_told())
         for name in step:
-            if not self._runs(name):
-                role = MAKERS[name](plan)
-                self.ask(do="start", role=role.as_told())
-                made.append(role)
-        for role in made:
             began = time.monotonic()
-            self.until_ready(role.name)
-            say(f"{role.name} is ready ({time.monotonic() - began:.1f} s)")
-            if role.name == "postgres":
-                roles.make_database(plan)
+            self.until_ready(name)
+            if name in new:
+                say(f"{name} is ready ({time.monotonic() - began:.1f} s)")
+        if "postgres" in new:
+            roles.make_database(plan)
 
     # ---- Restart and down ---------------------------------------------------------------------------------------
 

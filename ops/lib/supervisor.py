@@ -117,17 +117,16 @@ class Supervisor:
     # ---- Processes ----------------------------------------------------------------------------------------------
 
     def adopt(self):
-        """Goes on with what an earlier supervisor started."""
-        notes = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
-        for note in sorted(notes, key=lambda note: note["order"]):
-            charge = Charge(note["role"])
-            process = Process(*note["process"])
-            self.charges[charge.name] = charge
+        """Goes on with what an earlier supervisor started and still lives; what does not is for `up` to start."""
+        paths = {path: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        for path, note in sorted(paths.items(), key=lambda item: item[1]["order"]):
+            charge, process = Charge(note["role"]), Process(*note["process"])
             if process.is_alive():
                 say(f"{charge.name}: found running, process {process.pid}")
+                self.charges[charge.name] = charge
                 self.watch(charge, process)
             else:
-                charge.due = time.monotonic()
+                path.unlink()
 
     def start(self, charge):
         charge.due = None

@@ -111,6 +111,14 @@ class Supervisor(unittest.TestCase):
         first.send(signal.SIGKILL)
         self.assertNotEqual(self.running(other_than=first), first)
 
+    def test_a_successor_leaves_alone_what_is_dead(self):
+        process = self.charge("sleep", "1000")
+        self.supervisor.kill()
+        self.supervisor.wait()
+        process.send(signal.SIGKILL)
+        self.start()
+        self.assertEqual(self.stack.status(), [])
+
     def test_a_signal_ends_all(self):
         process = self.charge("sleep", "1000")
         self.supervisor.send_signal(signal.SIGTERM)
