@@ -6,10 +6,9 @@ use snip::api::{Api, TrustedProxies};
 use snip::clicks::{Clicks, Options};
 use snip::http::head::{self, Parsed, Request};
 use snip::http::response::Connection;
-use snip::http::{self, Response, Service};
-use snip::limits::LINKS_LOCAL_BYTES;
+use snip::http::{Response, Service};
+use snip::limits::{LINKS_LOCAL_BYTES, SLOW_REQUEST_DEFAULT};
 use snip::links::Links;
-use snip::metrics::Metrics;
 use snip::model::{Id, NewUrl};
 use snip::store::Store;
 use snip::store::sqlite::SqliteStore;
@@ -48,9 +47,8 @@ impl Served {
         let journal = Options::new(&folder.path().join("journal"), "bench");
         let clicks = Clicks::start(Arc::clone(&store) as _, journal).expect("a journal");
         let links = Links::new(Arc::clone(&store), LINKS_LOCAL_BYTES);
-        let metrics = Metrics::new().expect("metrics");
-        let proxies = TrustedProxies::default();
-        let api = Api::new(store, links, clicks, metrics, Arc::new(http::Stats::default()), proxies);
+        let api = Api::new(store, links, clicks, Arc::default(), TrustedProxies::default(), SLOW_REQUEST_DEFAULT);
+        let api = api.expect("a thread");
         Self { api, output: Vec::with_capacity(64 * 1024), _folder: folder }
     }
 
