@@ -54,7 +54,7 @@ fn connection(socket: Socket) {
 fn turn(io: &CoIo<Socket>, input: &mut [u8], output: &mut Vec<u8>) -> bool {
     let mut held = 0;
     loop {
-        match (&mut &*io.inner()).read(&mut input[held..]) {
+        match (&mut io.inner()).read(&mut input[held..]) {
             Ok(0) => return false,
             Ok(count) => {
                 let drained = held + count < input.len();
