@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long restart-test alerts-test ledger fuzz bench profile-build lint fmt setup stack
+.PHONY: help run test test-long restart-test alerts-test ledger fuzz bench instructions ceiling flamegraph profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -37,6 +37,15 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS, 600 when not set
 
 bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
 	cargo bench --bench pg_select
+
+instructions: ## count the instructions of a request's parts and compare with benches/instructions.json (3 % may be added)
+	ops/ci/instructions
+
+ceiling: ## what a redirect costs beside Nginx's `return 302`, a bare loop, and others, in one run
+	loadtests/ceiling
+
+flamegraph: profile-build ## record where the time goes, as dated pictures in flamegraphs/
+	flamegraphs/record
 
 profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling
 	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling

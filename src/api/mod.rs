@@ -8,7 +8,7 @@ pub(crate) mod query;
 mod redirect;
 pub(crate) mod reply;
 mod request_id;
-mod router;
+pub mod router;
 mod scrape;
 pub(crate) mod upload;
 mod urls;

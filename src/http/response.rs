@@ -78,7 +78,7 @@ impl Refusal {
 
 /// What the answer says about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Connection {
+pub enum Connection {
     /// HTTP/1.1: stays open, which needs no word.
     Persistent,
     /// HTTP/1.0: stays open, which does.
@@ -104,7 +104,8 @@ pub struct Response<'o> {
 const LENGTH_DIGITS: usize = 10;
 
 impl<'o> Response<'o> {
-    pub(super) fn new(out: &'o mut Vec<u8>, method: Method, connection: Connection) -> Self {
+    /// An answer to a request with this method, to be appended to `out`.
+    pub fn new(out: &'o mut Vec<u8>, method: Method, connection: Connection) -> Self {
         let start = out.len();
         Self { out, start, method, connection, id: None, is_finished: false }
     }

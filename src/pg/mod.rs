@@ -21,7 +21,7 @@ pub mod pool;
 pub mod rows;
 pub mod statement;
 mod tls;
-mod wire;
+pub mod wire;
 
 pub use config::Config;
 pub use error::{Error, Result, ServerError};

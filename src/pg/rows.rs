@@ -34,12 +34,13 @@ pub struct Row<'a> {
 }
 
 impl Rows {
-    pub(super) fn new(columns: Arc<[Column]>) -> Self {
+    /// No rows yet, of these columns.
+    pub fn new(columns: Arc<[Column]>) -> Self {
         Self { columns, data: Vec::new(), count: 0, affected: 0 }
     }
 
     /// Appends the body of a DataRow message.
-    pub(super) fn push(&mut self, body: &[u8]) {
+    pub fn push(&mut self, body: &[u8]) {
         // The length fits: frames are bounded far below 4 GiB (limits::PG_MESSAGE_BYTES_MAX).
         let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
         self.data.reserve(body.len() + 4);

@@ -202,7 +202,7 @@ pub(super) fn write_parse(name: &str, call: &Call<'_>, out: &mut BytesMut) -> Re
 }
 
 /// Writes Bind with the call's values, all in binary.
-pub(super) fn write_bind(name: &str, call: &Call<'_>, out: &mut BytesMut) -> Result<()> {
+pub fn write_bind(name: &str, call: &Call<'_>, out: &mut BytesMut) -> Result<()> {
     let types = call.statement.params;
     if call.params.len() != types.len() {
         let (given, wanted) = (call.params.len(), types.len());

@@ -19,7 +19,7 @@ pub mod config;
 mod conn;
 mod connect;
 pub mod error;
-mod wire;
+pub mod wire;
 
 pub use ::redis::{Cmd, Value};
 pub use client::{Client, Events, Script, Stats};

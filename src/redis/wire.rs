@@ -16,7 +16,7 @@ use crate::limits::{REDIS_REPLY_BYTES_MAX, REDIS_REPLY_DEPTH_MAX, REDIS_REPLY_EL
 const NUMBER_BYTES_MAX: usize = 32;
 
 /// Cuts the first value off `bytes`; gives it with its length, or `None` while it is not whole.
-pub(super) fn next_value(bytes: &[u8]) -> Result<Option<(Value, usize)>> {
+pub fn next_value(bytes: &[u8]) -> Result<Option<(Value, usize)>> {
     let Some(length) = measure(bytes)? else { return Ok(None) };
     match parse_redis_value(&bytes[..length]) {
         Ok(value) => Ok(Some((value, length))),
