@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use snip::clicks::{ClickRef, Journal, Options};
 use snip::model::Timestamp;
-use support::command::{self, Finished, run};
+use support::command::{self, Finished, eventually, run};
 use support::snip::{Launch, Place, StoreKind};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -139,7 +139,7 @@ fn a_server_tells_what_others_left() {
     let (folder, _) = left_over(&place, "old");
     let snip = Launch::at(Arc::clone(&place)).arg("--instance-id").arg("new").start();
     let advice = format!("snip journal ship {}", folder.display());
-    assert!(snip.log().contains(&advice), "{}", snip.log());
+    eventually("a line in the log", LIMIT, || snip.log().contains(&advice));
     // And it leaves the lock to whoever follows the advice.
     assert!(ship(&place, &folder).success().stdout.starts_with("Stored 5 clicks"));
 }
