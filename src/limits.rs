@@ -102,6 +102,8 @@ pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
 pub const LISTEN_LINGER_SHARED: Duration = Duration::from_millis(500);
 /// The same for other addresses: clients on this machine, the proxy above all, who are in the middle of connecting.
 pub const LISTEN_LINGER_ALONE: Duration = Duration::from_millis(20);
+/// For the process to let go of everything once its work is done and said to be; past it, it is ended as it stands.
+pub const EXIT_LIMIT: Duration = Duration::from_secs(2);
 /// How often expired connections are looked for, and how coarse the clock of the server is.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Levels of nesting in JSON from the network; deeper is refused before it is parsed.

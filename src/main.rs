@@ -26,7 +26,7 @@ use snip::log::{Format, Level};
 use snip::store::Store;
 use snip::store::postgres::{PostgresStore, Tables};
 use snip::store::sqlite::SqliteStore;
-use snip::{log, seed};
+use snip::{log, runtime, seed};
 
 /// How long `healthcheck` waits for each step.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -191,6 +191,7 @@ fn shut_down(server: Server<Api>, api: &Api, limit: Duration) -> anyhow::Result<
             tracing::warn!(clicks = left, "stopped; the store did not take these clicks, the next start ships them")
         }
     }
+    runtime::end_within(limits::EXIT_LIMIT);
     Ok(())
 }
 

@@ -79,7 +79,7 @@ def postgres(ground):
     plan.run.mkdir()
     plan.logs.mkdir()
     role = roles.postgres(plan)
-    process = ground.start("postgres", role.command, role.is_ready, user=role.user)
+    process = ground.start("postgres", role.command, lambda: roles.is_ready(plan, "postgres"), user=role.user)
     roles.make_database(plan)
     return plan, process
 

@@ -106,6 +106,23 @@ pub fn yield_to_reactor() {
     }
 }
 
+/// Ends the process, with success, if it has not ended by itself in `limit`: what is left to be done then is to give back
+/// memory and to join threads, and whoever starts the next process waits for this one.
+pub fn end_within(limit: Duration) {
+    let body = move || {
+        std::thread::sleep(limit);
+        tracing::error!("the process did not end by itself; it is ended as it stands");
+        std::thread::sleep(limit / 10); // for the log's thread
+        #[allow(unsafe_code, reason = "the end of std waits for the very thread that hangs")]
+        // SAFETY: it runs no code of this process any more; there is nothing to be upheld.
+        unsafe {
+            libc::_exit(0)
+        }
+    };
+    // Without a thread the process ends when it ends.
+    let _ = std::thread::Builder::new().name("snip-end".into()).spawn(body);
+}
+
 /// Waits for `time`, which must be one of few constants, without holding the worker.
 pub fn pause(time: Duration) {
     let (slot, filler) = slot::<()>();
