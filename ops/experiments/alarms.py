@@ -45,9 +45,9 @@ class Alarms:
         return name != "Watchdog" and (not name.startswith("Host") or labels.get("mountpoint", "").startswith(str(self._folder)))
 
     def firing(self):
-        """Names of alerts that have fired and are not resolved."""
+        """Names of alerts that have fired and are not resolved. Those on budgets remember for hours, so they are left out."""
         state = {tuple(sorted(labels.items())): status for labels, status in self.heard()}
-        return sorted({dict(labels)["alertname"] for labels, status in state.items() if status == "firing"})
+        return sorted({dict(labels)["alertname"] for labels, status in state.items() if status == "firing" and "Budget" not in dict(labels)["alertname"]})
 
     def fired(self):
         """Names of alerts that have fired."""

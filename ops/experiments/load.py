@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import select
 import threading
 import time
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ class Client:
         if body is not None:
             body = json.dumps(body)
             headers["Content-Type"] = "application/json"
+        if self._conn.sock and select.select([self._conn.sock], [], [], 0)[0]:
+            self._conn.close()  # the server has closed it; a client sees that before it sends
         try:
             self._conn.request(method, path, body, headers)
             answer = self._conn.getresponse()
