@@ -56,9 +56,9 @@ ALL = (
     ),
     Experiment(
         "broken-version", "Snip",
-        "The first instance that does not get ready goes back by itself, the others are not touched.",
+        "It is tried beside the instances first, so that clients meet none of it.",
         "ops/stack restart --binary with versions that end at once, never listen, never get ready",
-        deploys.broken, alert="ServiceDown", writes_fail=True, recover_seconds=10,
+        deploys.broken,
     ),
     # ---- Redis ----------------------------------------------------------------------------------------------------
     Experiment(
@@ -174,10 +174,11 @@ ALL = (
         machine.fill_journals, alert="HostDiskSpaceCritical",
     ),
     Experiment(
-        "full-journal-disk-at-start", "the machine",
-        "The instance starts and serves; clicks that it has no room for are counted as shed, and told.",
-        "the disk of the journals is filled, and one instance killed",
-        machine.fill_journals_and_kill, alert="ClicksShed", writes_fail=True, sheds=True,
+        "full-journal-disk-no-store", "the machine",
+        "Redirects of links in a cache go on; clicks that there is no room for are counted as shed, and told.",
+        "PostgreSQL stands still, the disk of the journals is filled, and one instance has more clicks than its journal holds",
+        machine.fill_journals_without_store, alert="ClicksShed", reads_fail=True, writes_fail=True, sheds=True,
+        stale_seconds=STALE_SECONDS_MAX,
     ),
     Experiment(
         "full-postgres-disk", "the machine",
@@ -194,7 +195,7 @@ ALL = (
     Experiment(
         "no-memory", "the machine",
         "Whatever the kernel kills is started again, and nothing is lost.",
-        "a program in the control group takes all memory, and may not be killed for it",
+        "programs in the control group, each smaller than ours, take all memory until the kernel has killed five processes",
         machine.hog_memory, reads_fail=True, writes_fail=True, stale_seconds=STALE_SECONDS_MAX, recover_seconds=60,
     ),
 )

@@ -100,7 +100,7 @@ class Load:
     """Readers and writers, from `start` to `stop`. Numbers go on over all of its runs, so that no two requests are alike."""
 
     def __init__(self, port, seed):
-        self._port, self._seed = port, seed
+        self.port, self._seed = port, seed
         self._names = threading.Lock()
         self._next = 0
         self.links = []  # of this run; writers append
@@ -134,7 +134,7 @@ class Load:
     # ---- Reading ------------------------------------------------------------------------------------------------
 
     def _read(self, number):
-        draw, client = random.Random(f"{self._seed} {self.name} read {number}"), Client(self._port)
+        draw, client = random.Random(f"{self._seed} {self.name} read {number}"), Client(self.port)
         for _ in self._paced(READS_PER_SECOND, draw):
             links = [link for link in self.links if link.is_worth_asking()]
             if links:
@@ -152,21 +152,22 @@ class Load:
     # ---- Writing ------------------------------------------------------------------------------------------------
 
     def _write(self, number):
-        draw, client, own = random.Random(f"{self._seed} {self.name} write {number}"), Client(self._port), []
+        draw, client, own = random.Random(f"{self._seed} {self.name} write {number}"), Client(self.port), []
         for _ in self._paced(WRITES_PER_SECOND, draw):
             live = [link for link in own if link.is_live()]
             chance = draw.random()
             if len(live) < LINKS and (len(live) < 3 or chance < 0.4):
-                is_good = self._create(client, own)
+                is_good = self.create(client, own)
             elif chance < 0.8:
-                is_good = self._change(client, draw.choice(live), delete=False)
+                is_good = self.change(client, draw.choice(live))
             else:
-                is_good = self._change(client, draw.choice(live), delete=True)
+                is_good = self.change(client, draw.choice(live), delete=True)
             if not is_good:
                 self._is_over.wait(PAUSE_SECONDS)
         client.close()
 
-    def _create(self, client, own):
+    def create(self, client, own):
+        """Makes a link, and adds it to `own`; whether that was acknowledged."""
         link = Link(f"{self.name}/{self._number()}")
         version = Version(link.target(), time.monotonic())
         link.versions.append(version)
@@ -179,7 +180,8 @@ class Load:
         self.links.append(link)
         return status == 201
 
-    def _change(self, client, link, delete):
+    def change(self, client, link, delete=False):
+        """Gives a link another target, or deletes it; whether that was acknowledged."""
         version = Version(None if delete else link.target(), time.monotonic())
         link.versions.append(version)
         if delete:

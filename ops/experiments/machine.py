@@ -2,14 +2,17 @@
 
 import contextlib
 import email.utils
+import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from lib import net
+from lib import net, wait
 from lib.roles import INSTANCES
+from lib.stack import MAKERS
 
 from . import Failed
 
@@ -36,14 +39,19 @@ def fill_journals(world):
         world.note(f"HostDiskSpaceCritical reached the receiver after {seconds:.1f} s")
 
 
-def fill_journals_and_kill(world):
-    """The new process has no room for a journal of its own."""
-    with _full(world, "snip") as disk:
-        name = world.draw.choice(INSTANCES)
-        world.kill(name)
-        disk.fill()
-        world.stack.until_ready(name)
-        world.note(f"{name} was killed and is ready again")
+def fill_journals_without_store(world):
+    """More clicks than one instance's journal has room for, while the store takes none."""
+    name = world.draw.choice(INSTANCES)
+    code = next(link.code for link in world.load.links if link.is_live())
+    target = f"http://127.0.0.1:{world.stack.plan().ports[name]}/{code}"
+    with world.paused("postgres"), _full(world, "snip"):
+        burst = subprocess.Popen(["wrk", "-t1", "-c16", "-d60s", target], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait.until(f"{name} has no room for a click", 60, lambda: world.metric(name, "clicks_shed_total") > 0)
+        finally:
+            burst.kill()
+            burst.wait()
+        world.note(f"{name} holds {world.metric(name, 'clicks_waiting'):,.0f} clicks that the store has not, and has no room for more")
         seconds = world.alarms.until_fired("ClicksShed")
         world.note(f"ClicksShed reached the receiver after {seconds:.1f} s")
 
@@ -123,32 +131,36 @@ def _clock(world, name):
 
 # ---- Memory -------------------------------------------------------------------------------------------------------
 
-# Takes memory in steps until there is nearly none, and holds it; others are killed before it.
+# Processes that each hold less than any of ours, so that the kernel, which kills the largest, does not begin with them.
 HOG = """
-import sys, time
-open('/proc/self/oom_score_adj', 'w').write(sys.argv[1])
-held = []
+import os, time
 ends = time.monotonic() + 20
-while time.monotonic() < ends:
-    held.append(b'x' * (8 << 20))
+for _ in range(200):
+    if os.fork() == 0:
+        held = b'x' * (8 << 20)
+        time.sleep(max(0, ends - time.monotonic()))
+        os._exit(0)
     time.sleep(0.05)
+time.sleep(max(0, ends - time.monotonic()))
 """
+KILLED = 5
 
 
 def hog_memory(world):
-    """A program in the same group takes all there is; the kernel kills, and may not kill that one first."""
-    before = world.droplet.usage().out_of_memory
-    command = [*world.droplet.command(), sys.executable, "-c", HOG, "-1000"]
-    hog = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    """Small programs in the same group take all there is, until the kernel has killed some processes."""
+    before, rest = world.droplet.usage().out_of_memory, {name: world.stack.process(name) for name in MAKERS}
+    hog = subprocess.Popen([*world.droplet.command(), sys.executable, "-c", HOG], start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         ends = time.monotonic() + 20
-        while hog.poll() is None and time.monotonic() < ends and world.droplet.usage().out_of_memory < before + 4:
+        while time.monotonic() < ends and world.droplet.usage().out_of_memory < before + KILLED:
             time.sleep(0.1)
     finally:
-        hog.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(hog.pid, signal.SIGKILL)
         hog.wait()
     killed = world.droplet.usage().out_of_memory - before
-    world.note(f"the kernel killed {killed} processes for want of memory")
+    dead = [name for name, process in rest.items() if not process.is_alive()]
+    world.note(f"the kernel killed {killed} processes for want of memory; first processes of roles among them: {', '.join(dead) or 'none'}")
     if not killed:
         raise Failed("memory did not become scarce")
 
@@ -162,12 +174,12 @@ def exhaust_descriptors(world):
     process = world.stack.process(name)
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     open_now = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_now - 4, before[1]))
-    world.note(f"{name} has {open_now} files open and may have {open_now - 4}")
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_now // 2, before[1]))
+    world.note(f"{name} has {open_now} files open and may have {open_now // 2}")
     try:
         world.cut_off("postgres")
         world.cut_off("redis")
         time.sleep(8)
-        world.note(f"{name} could not accept {world.metric(name, 'http_accept_errors_total'):.0f} times")
     finally:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    world.note(f"{name} could not accept {world.metric(name, 'http_accept_errors_total'):.0f} times")
