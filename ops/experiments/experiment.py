@@ -16,6 +16,8 @@ AFTER_SECONDS = 2
 # A change is seen everywhere within this time (docs/caching.md): while the store answers within a second, and always.
 STALE_SECONDS = 3
 STALE_SECONDS_MAX = 8
+# Of each kind; results.json has all.
+FINDINGS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Outcome:
     def has_passed(self):
         return not self.shortcomings
 
-    def missing_clicks(self):
-        """Lost clicks that were not counted as shed."""
-        return max(0, len(self.account.lost) - self.shed_clicks)
+    def lost(self):
+        """Acknowledged changes that are lost, and lost clicks that no instance has counted as shed."""
+        return len(self.account.lost) + max(0, len(self.account.lost_clicks) - self.shed_clicks)
 
 
 def run(world, experiment):
@@ -105,8 +107,10 @@ def _conclude(world, experiment, began, over, recovered, shed, shortcomings):
     )
     _judge(outcome, [request for request in bad if request.started > over + recovered])
     outcome.timeline, outcome.seconds = world.notes, time.time() - began
-    for line in [*outcome.shortcomings, *account.lost[:5], *account.doubled[:5], *account.stale[:5]]:
-        say(f"  FELL SHORT: {line}")
+    if not outcome.has_passed():
+        findings = (account.lost, account.lost_clicks, account.doubled, account.stale)
+        for line in [*outcome.shortcomings, *(line for found in findings for line in found[:FINDINGS_SHOWN])]:
+            say(f"  FELL SHORT: {line}")
     return outcome
 
 
@@ -125,8 +129,8 @@ def _alerts(world, experiment, shortcomings):
 
 def _judge(outcome, failed_after):
     account, experiment, short = outcome.account, outcome.experiment, outcome.shortcomings
-    if outcome.missing_clicks():
-        short.append(f"{outcome.missing_clicks()} acknowledged writes or clicks lost")
+    if outcome.lost():
+        short.append(f"{outcome.lost()} acknowledged writes or clicks lost")
     if outcome.shed_clicks and not experiment.sheds:
         short.append(f"{outcome.shed_clicks} clicks shed")
     if account.doubled:

@@ -23,7 +23,8 @@ class Account:
     stored_clicks: int = 0
     unknown_clicks: int = 0  # requests without a whole answer, or with an error of Nginx: stored or not
     repeated_clicks: int = 0  # stored more than once because Nginx asked more than one instance
-    lost: list = field(default_factory=list)
+    lost: list = field(default_factory=list)  # acknowledged changes
+    lost_clicks: list = field(default_factory=list)
     doubled: list = field(default_factory=list)
     stale: list = field(default_factory=list)
     stalest_seconds: float = 0.0
@@ -70,7 +71,7 @@ def _clicks(account, load, stack, tries):
         account.unknown_clicks += least < most and request.status != 302
         account.repeated_clicks += request.status == 302 and 1 < count <= most
         if count < least:
-            account.lost.append(f"the click of {request.agent} on {request.link.code}")
+            account.lost_clicks.append(f"the click of {request.agent} on {request.link.code}")
         if count > most:
             account.doubled.append(f"the click of {request.agent} on {request.link.code}: {count} times, status {request.status}")
     account.doubled += [f"the click {agent}, which nobody made" for agent in stored]

@@ -29,7 +29,7 @@ def _one(outcome):
         "failing_seconds": round(outcome.failing_seconds, 2), "recovered_seconds": round(outcome.recovered_seconds, 2),
         "clicks": {"answered": account.answered_clicks, "stored": account.stored_clicks, "unknown": account.unknown_clicks,
                    "repeated_by_nginx": account.repeated_clicks, "shed": outcome.shed_clicks},
-        "lost": account.lost, "doubled": account.doubled, "stale": account.stale,
+        "lost": account.lost, "lost_clicks": account.lost_clicks, "doubled": account.doubled, "stale": account.stale,
         "stalest_seconds": round(account.stalest_seconds, 3), "stale_bound_seconds": experiment.stale_seconds,
         "alert": experiment.alert, "alerts_fired_and_resolved": outcome.alerts,
         "seconds": round(outcome.seconds, 1),
@@ -43,7 +43,7 @@ def table(outcomes):
              "|---|---:|---:|---:|---:|---:|---:|---:|---|---|"]
     for outcome in outcomes:
         account, experiment = outcome.account, outcome.experiment
-        lost = str(outcome.missing_clicks()) + (f" ({outcome.shed_clicks} shed)" if outcome.shed_clicks else "")
+        lost = str(outcome.lost()) + (f" ({outcome.shed_clicks} shed)" if outcome.shed_clicks else "")
         lines.append(
             f"| [{experiment.name}](#{experiment.name}) | {account.failed_reads} of {account.reads} | {account.failed_writes} of {account.writes} "
             f"| {account.answered_clicks} / {account.stored_clicks} | {lost} | {len(account.doubled)} | {account.stalest_seconds:.2f} s "
@@ -74,7 +74,7 @@ def write_into(page, outcomes, seed):
 def summary(outcomes):
     """The last line."""
     passed = sum(outcome.has_passed() for outcome in outcomes)
-    lost = sum(outcome.missing_clicks() for outcome in outcomes)
+    lost = sum(outcome.lost() for outcome in outcomes)
     doubled = sum(len(outcome.account.doubled) for outcome in outcomes)
     stale = sum(len(outcome.account.stale) for outcome in outcomes)
     return f"{len(outcomes)} experiments, {passed} passed, {lost} lost, {doubled} doubled, {stale} stale"
