@@ -42,12 +42,20 @@ class Alarms:
     def _is_ours(self, labels):
         """Whether it tells of the stack. The machine may have other work and other disks."""
         name = labels["alertname"]
-        return name != "Watchdog" and (not name.startswith("Host") or labels.get("mountpoint", "").startswith(str(self._folder)))
+        return name != "Watchdog" and (
+            not name.startswith("Host") or labels.get("mountpoint", "").startswith(str(self._folder))
+        )
 
     def firing(self):
-        """Names of alerts that have fired and are not resolved. Those on budgets remember for hours, so they are left out."""
+        """Names of alerts that have fired and are not resolved. Those on budgets remember for hours: left out."""
         state = {tuple(sorted(labels.items())): status for labels, status in self.heard()}
-        return sorted({dict(labels)["alertname"] for labels, status in state.items() if status == "firing" and "Budget" not in dict(labels)["alertname"]})
+        return sorted(
+            {
+                dict(labels)["alertname"]
+                for labels, status in state.items()
+                if status == "firing" and "Budget" not in dict(labels)["alertname"]
+            }
+        )
 
     def fired(self):
         """Names of alerts that have fired."""

@@ -102,8 +102,13 @@ def _conclude(world, experiment, began, over, recovered, shed, shortcomings):
         shortcomings.append(str(error))
     bad = [request for request in world.load.requests if not request.is_good()]
     outcome = Outcome(
-        experiment, account, recovered, max((one.ended for one in bad), default=0) - min((one.started for one in bad), default=0),
-        alerts, max(0, int(world.sum("clicks_shed_total") - shed)), shortcomings,
+        experiment,
+        account,
+        recovered,
+        max((one.ended for one in bad), default=0) - min((one.started for one in bad), default=0),
+        alerts,
+        max(0, int(world.sum("clicks_shed_total") - shed)),
+        shortcomings,
     )
     _judge(outcome, [request for request in bad if request.started > over + recovered])
     outcome.timeline, outcome.seconds = world.notes, time.time() - began
@@ -121,7 +126,9 @@ def _alerts(world, experiment, shortcomings):
             world.alarms.until_fired(experiment.alert)
         seconds = world.alarms.until_resolved()
         if world.alarms.fired():
-            world.note(f"{', '.join(world.alarms.fired())} fired and resolved; the last {seconds:.1f} s after the load ended")
+            world.note(
+                f"{', '.join(world.alarms.fired())} fired and resolved; the last {seconds:.1f} s after the load ended"
+            )
     except wait.Late as late:
         shortcomings.append(f"{late}; still firing: {', '.join(world.alarms.firing()) or 'none'}")
     return world.alarms.fired()
@@ -144,4 +151,6 @@ def _judge(outcome, failed_after):
     if failed_after:
         short.append(f"{len(failed_after)} requests failed after all was well")
     if outcome.recovered_seconds > experiment.recover_seconds:
-        short.append(f"recovery took {outcome.recovered_seconds:.1f} s, wanted {experiment.recover_seconds:g} s at the most")
+        short.append(
+            f"recovery took {outcome.recovered_seconds:.1f} s, wanted {experiment.recover_seconds:g} s at the most"
+        )

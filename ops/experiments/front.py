@@ -38,8 +38,11 @@ def flood(world):
     port = world.stack.plan().ports["nginx"]
     script = world.folder / "codes.lua"
     script.write_text(RANDOM_CODES)
-    wrk = subprocess.Popen(["wrk", "-t1", "-c32", "-d60s", "-s", str(script), f"http://127.0.0.1:{port}"],
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wrk = subprocess.Popen(
+        ["wrk", "-t1", "-c32", "-d60s", "-s", str(script), f"http://127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     idle = []
     try:
         for number in range(IDLE_CONNECTIONS):
@@ -62,7 +65,8 @@ def flood(world):
 def _large_body(port):
     """Whether such a body is refused, with an answer or by the end of the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
-        head = f"POST /urls HTTP/1.1\r\nHost: flood\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+        fields = f"Host: flood\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}"
+        head = f"POST /urls HTTP/1.1\r\n{fields}\r\n\r\n"
         try:
             one.sendall(head.encode())
             one.sendall(bytes(1024 * 1024))

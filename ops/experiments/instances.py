@@ -40,8 +40,8 @@ CHANGES_AT_ONCE = 24
 
 
 def freeze_one(world):
-    """For longer than Nginx waits for an instance. What it was asked meanwhile it finds when it goes on, although Nginx has
-    given up, and perhaps asked another: an older change must not come after a newer one."""
+    """For longer than Nginx waits for an instance. What it was asked meanwhile it finds when it goes on, although Nginx
+    has given up, and perhaps asked another: an older change must not come after a newer one."""
     clients = [Client(world.load.port) for _ in range(CHANGES_AT_ONCE)]
     links = []
     for client in clients:

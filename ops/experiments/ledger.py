@@ -1,7 +1,7 @@
 """The ledger against the store: what was lost, doubled, or stale.
 
-Each request is known by itself: redirects by their user agent, which the store keeps with the click, created links by their
-target. So nothing is compared by number alone.
+Each request is known by itself: redirects by their user agent, which the store keeps with the click, created links by
+their target. So nothing is compared by number alone.
 """
 
 from collections import Counter
@@ -73,7 +73,9 @@ def _clicks(account, load, stack, tries):
         if count < least:
             account.lost_clicks.append(f"the click of {request.agent} on {request.link.code}")
         if count > most:
-            account.doubled.append(f"the click of {request.agent} on {request.link.code}: {count} times, status {request.status}")
+            account.doubled.append(
+                f"the click of {request.agent} on {request.link.code}: {count} times, status {request.status}"
+            )
     account.doubled += [f"the click {agent}, which nobody made" for agent in stored]
 
 
@@ -143,4 +145,6 @@ def _freshness(account, request, stale_seconds):
         return
     account.stalest_seconds = max(account.stalest_seconds, min(ages))
     if min(ages) > stale_seconds:
-        account.stale.append(f"{request.agent}: {request.link.code} was {min(ages):.1f} s old: {request.status} {request.location}")
+        account.stale.append(
+            f"{request.agent}: {request.link.code} was {min(ages):.1f} s old: {request.status} {request.location}"
+        )

@@ -97,7 +97,7 @@ class Client:
 
 
 class Load:
-    """Readers and writers, from `start` to `stop`. Numbers go on over all of its runs, so that no two requests are alike."""
+    """Readers and writers, from `start` to `stop`. Numbers go on over all runs: no two requests are alike."""
 
     def __init__(self, port, seed):
         self.port, self._seed = port, seed
@@ -110,7 +110,9 @@ class Load:
         """Begins a run; `name` distinguishes its requests and links from those of others."""
         self.name, self.links, self.requests = name, [], []
         self._is_over = threading.Event()
-        workers = [(self._write, number) for number in range(WRITERS)] + [(self._read, number) for number in range(READERS)]
+        workers = [(self._write, number) for number in range(WRITERS)] + [
+            (self._read, number) for number in range(READERS)
+        ]
         self._threads = [threading.Thread(target=work, args=(number,), daemon=True) for work, number in workers]
         for thread in self._threads:
             thread.start()

@@ -45,13 +45,18 @@ def fill_journals_without_store(world):
     code = next(link.code for link in world.load.links if link.is_live())
     target = f"http://127.0.0.1:{world.stack.plan().ports[name]}/{code}"
     with world.paused("postgres"), _full(world, "snip"):
-        burst = subprocess.Popen(["wrk", "-t1", "-c16", "-d60s", target], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        burst = subprocess.Popen(
+            ["wrk", "-t1", "-c16", "-d60s", target], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             wait.until(f"{name} has no room for a click", 60, lambda: world.metric(name, "clicks_shed_total") > 0)
         finally:
             burst.kill()
             burst.wait()
-        world.note(f"{name} holds {world.metric(name, 'clicks_waiting'):,.0f} clicks that the store has not, and has no room for more")
+        world.note(
+            f"{name} holds {world.metric(name, 'clicks_waiting'):,.0f} clicks that the store has not; there is no room "
+            "for more"
+        )
         seconds = world.alarms.until_fired("ClicksShed")
         world.note(f"ClicksShed reached the receiver after {seconds:.1f} s")
 
@@ -98,8 +103,13 @@ def _jump(world, seconds):
     offset.write_text("+0\n")
 
     def faked(role):
-        role.environment |= {"LD_PRELOAD": str(library[0]), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1",
-                             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+        role.environment |= {
+            "LD_PRELOAD": str(library[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_RESET": "1",
+        }
 
     name = world.draw.choice(INSTANCES)
     with world.changed(name, faked):
@@ -149,7 +159,9 @@ KILLED = 5
 def hog_memory(world):
     """Small programs in the same group take all there is, until the kernel has killed some processes."""
     before, rest = world.droplet.usage().out_of_memory, {name: world.stack.process(name) for name in MAKERS}
-    hog = subprocess.Popen([*world.droplet.command(), sys.executable, "-c", HOG], start_new_session=True, stderr=subprocess.DEVNULL)
+    hog = subprocess.Popen(
+        [*world.droplet.command(), sys.executable, "-c", HOG], start_new_session=True, stderr=subprocess.DEVNULL
+    )
     try:
         ends = time.monotonic() + 20
         while time.monotonic() < ends and world.droplet.usage().out_of_memory < before + KILLED:
@@ -160,7 +172,10 @@ def hog_memory(world):
         hog.wait()
     killed = world.droplet.usage().out_of_memory - before
     dead = [name for name, process in rest.items() if not process.is_alive()]
-    world.note(f"the kernel killed {killed} processes for want of memory; first processes of roles among them: {', '.join(dead) or 'none'}")
+    world.note(
+        f"the kernel killed {killed} processes for want of memory; first processes of roles among them: "
+        f"{', '.join(dead) or 'none'}"
+    )
     if not killed:
         raise Failed("memory did not become scarce")
 

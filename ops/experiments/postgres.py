@@ -86,8 +86,10 @@ def exhaust_connections(world):
                 ours.append(Session(world.folder))
             except OSError:
                 # Full: end a session of somebody else and take its place.
-                ours[0].query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                              "WHERE application_name <> '' AND backend_type = 'client backend' AND pid <> pg_backend_pid()")
+                ours[0].query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name <> '' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                )
         world.note(f"{len(ours)} of 40 sessions are taken")
         seconds = world.alarms.until_fired("StoreDown")
         world.note(f"StoreDown reached the receiver after {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL or Redis that is slow, narrow, or cut: a proxy that takes the place of the server's socket."""
+"""A connection to PostgreSQL or Redis that is slow, narrow, or cut: a proxy in the place of the server's socket."""
 
 import contextlib
 import os

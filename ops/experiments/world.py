@@ -1,4 +1,4 @@
-"""The stack that is experimented on: on one core and one gigabyte, with disks of its own, and rules in which time runs fast."""
+"""The stack that is experimented on: on one core and one gigabyte, with disks of its own, and rules in fast motion."""
 
 import contextlib
 import json
@@ -37,7 +37,10 @@ class World:
     def __enter__(self):
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < 2 or os.geteuid() != 0:
-            raise Failed("the experiments need root, for disks and control groups, and two cores: one for the stack, one for the load")
+            raise Failed(
+                "the experiments need root, for disks and control groups, and two cores: one for the stack, one for "
+                "the load"
+            )
         os.sched_setaffinity(0, {allowed[1]})
         with contextlib.ExitStack() as undo:
             self.folder = Path(tempfile.mkdtemp(prefix="snip-chaos-", dir="/var/tmp"))
@@ -67,7 +70,12 @@ class World:
     def _keep_logs(self):
         if self._keep:
             kept = Path(self._keep)
-            shutil.copytree(self.folder / "logs", kept / "logs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("lost+found", "ballast"))
+            shutil.copytree(
+                self.folder / "logs",
+                kept / "logs",
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("lost+found", "ballast"),
+            )
             shutil.copytree(self.folder / "alerts", kept / "alerts", dirs_exist_ok=True)
             say(f"logs and alerts are in {kept}")
 
@@ -103,7 +111,11 @@ class World:
             if status != 200:
                 return f"{name} is not ready ({status})"
             figures = self.stack.metrics(name)
-            if not figures.get("redis_connected") or not figures.get("cache_redis_trusted") or figures.get("redis_breaker_state"):
+            if (
+                not figures.get("redis_connected")
+                or not figures.get("cache_redis_trusted")
+                or figures.get("redis_breaker_state")
+            ):
                 return f"{name} does not ask Redis"
         if net.get(self.stack.address("nginx"), "/livez", 2)[0] != 200:
             return "nginx does not answer"
@@ -118,6 +130,7 @@ class World:
 
     def until_stored(self):
         """Waits until no click waits in a journal."""
+
         def waits():
             return sum(self.stack.metrics(name).get("clicks_waiting", 1) for name in INSTANCES)
 
@@ -192,8 +205,20 @@ class World:
     def cut_off(self, name, port=5432):
         """Ends the connections of the instances to PostgreSQL or Redis."""
         if name == "postgres":
-            command = [roles.postgres_program("psql"), "-XAtqh", str(self.folder / "postgres"), "-p", str(port), "-U", "snip", "-d", "snip", "-c",
-                       "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'snip'"]
+            command = [
+                roles.postgres_program("psql"),
+                "-XAtqh",
+                str(self.folder / "postgres"),
+                "-p",
+                str(port),
+                "-U",
+                "snip",
+                "-d",
+                "snip",
+                "-c",
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = 'snip'",
+            ]
             subprocess.run(command, check=True, capture_output=True)
         else:
             path = self.stack.run / ("redis-beside.sock" if port != 5432 else "redis.sock")
@@ -203,7 +228,9 @@ class World:
     def redis(self, *words, path=None):
         """What redis-cli prints to a command."""
         command = ["redis-cli", "-s", path or self.stack.plan().redis_socket, *words]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=30)
+        done = subprocess.run(
+            [str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=30
+        )
         if done.returncode != 0:
             raise OSError(f"redis-cli {words[0]}: {done.stdout}{done.stderr}")
         return done.stdout.strip()

@@ -20,6 +20,10 @@ def in_fast_motion(text, speed):
 
 def hasten(folder, speed):
     """The same for the files of a Prometheus and an Alertmanager in this folder."""
-    files = [folder / "prometheus/prometheus.yml", folder / "alertmanager/alertmanager.yml", *(folder / "prometheus/rules").glob("*.yml")]
+    files = [
+        folder / "prometheus/prometheus.yml",
+        folder / "alertmanager/alertmanager.yml",
+        *(folder / "prometheus/rules").glob("*.yml"),
+    ]
     for file in files:
         file.write_text(in_fast_motion(file.read_text(), speed))

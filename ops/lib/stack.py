@@ -222,8 +222,8 @@ class Stack:
     def restart(self, names=INSTANCES, binary=None):
         """Restarts roles one after the other, the next one only when the last is ready and Nginx sends to it again.
 
-        With `binary`, goes over to that program, once it has been tried; an instance that does not get ready with it goes
-        back, and the others stay as they are."""
+        With `binary`, goes over to that program, once it has been tried; an instance that does not get ready with it
+        goes back, and the others stay as they are."""
         old = self.plan()
         new = dataclasses.replace(old, binary=Path(binary).resolve()) if binary else old
         if new != old:
@@ -246,8 +246,8 @@ class Stack:
         self._keep(new)
 
     def _try(self, plan):
-        """Has the new program get ready beside the instances, where Nginx sends nothing: one that listens and does not get
-        ready would answer its share of the requests with 503. `Failed` when it ends or does not get ready."""
+        """Has the new program get ready beside the instances, where Nginx sends nothing: one that listens and does not
+        get ready would answer its share of the requests with 503. `Failed` when it ends or does not get ready."""
         role = roles.trial(plan)
         before = self._deaths(role.name)
         self.ask(do="start", role=role.as_told())
@@ -255,7 +255,9 @@ class Stack:
             wait.until(
                 f"{plan.binary} gets ready",
                 RESTART_SECONDS,
-                lambda: self._deaths(role.name) > before or net.get(str(plan.socket(role.name)), "/readyz", 1)[0] == 200,
+                lambda: (
+                    self._deaths(role.name) > before or net.get(str(plan.socket(role.name)), "/readyz", 1)[0] == 200
+                ),
             )
             if self._deaths(role.name) > before:
                 raise Failed(f"{plan.binary} ends at once; its log is {role.log}. Nothing was changed")

@@ -1,4 +1,4 @@
-"""The experiments' own parts: the ledger finds what is planted, wires and disks do what they say, the pages name all."""
+"""The experiments' own parts: the ledger finds what is planted, wires do what they say, the pages name all."""
 
 import re
 import socket
