@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long restart-test alerts-test ledger fuzz bench instructions ceiling flamegraph profile-build lint fmt setup stack
+.PHONY: help run test test-long restart-test alerts-test ledger chaos chaos-quick fuzz bench instructions ceiling flamegraph profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -27,6 +27,14 @@ ledger: ## kill optimized servers at random (SQLite 50 times, PostgreSQL 200, th
 	SNIP_LEDGER_ROUNDS=50 cargo test --release --test ledger sqlite -- --nocapture
 	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger answered_click_is_in_postgres -- --nocapture
 	SNIP_LEDGER_ROUNDS=200 cargo test --release --test ledger three_servers -- --nocapture
+
+chaos: ## let every part fail on purpose under load, and write what came of it into docs/chaos-engineering.md (root)
+	cargo build --release
+	ops/chaos
+
+chaos-quick: ## the short experiments alone, for each change (root)
+	cargo build --release
+	ops/chaos --quick
 
 restart-test: ## restart servers under load, three ways with ten restarts a minute each; no request may fail
 	cargo build --release

@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{Address, Client, Conn, Response};
+use rustix::process::Signal;
+use support::client::{Address, Client, Conn, Response, request};
 use support::command::eventually;
 use support::snip::{Launch, Snip, free_port};
 
@@ -194,6 +195,43 @@ fn half_closed_clients_get_their_answers() {
     let mut conn = snip.connect();
     conn.finish_sending().expect_close();
     assert_eq!(snip.client().get("/users").json().as_array().expect("a list").len(), 1);
+}
+
+/// A proxy gives up on a process that stands still and asks another; what it was asked must not be done later.
+#[test]
+fn changes_of_who_is_gone_are_not_carried_out() {
+    let snip = Launch::new().unix().start();
+    let (id, _) = snip.client().shorten("https://example.com/before");
+    let path = format!("/urls/{id}");
+    let json: &[(&str, &str)] = &[("Content-Type", "application/json")];
+    let body = br#"{"url": "https://example.com/after"}"#;
+    // Each has sent all of its request before it goes; only who has gone for good is forgotten.
+    let cases: [(&str, Vec<u8>); 3] = [
+        ("PUT", request("PUT", &path, json, Some(body))),
+        ("DELETE", request("DELETE", &path, &[], None)),
+        ("POST", request("POST", "/urls", json, Some(body))),
+    ];
+    for (method, bytes) in cases {
+        let closed = || snip.client().metric("http_connections_closed_total{reason=\"by_peer\"}");
+        let mut gone = snip.connect();
+        gone.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").response().expect(200); // it has been accepted
+        let before = closed();
+        snip.signal(Signal::STOP);
+        gone.send(&bytes);
+        drop(gone);
+        snip.signal(Signal::CONT);
+        eventually("the connection is closed", Duration::from_secs(20), || closed() > before);
+        let links = snip.client().get("/urls").expect(200).json();
+        assert_eq!(links.as_array().expect("a list").len(), 1, "{method}");
+        assert_eq!(links[0]["original_url"], "https://example.com/before", "{method}");
+        assert_eq!(links[0]["is_active"], true, "{method}");
+    }
+    // Who waits has it done.
+    let mut waiting = snip.connect();
+    snip.signal(Signal::STOP);
+    waiting.send(request("PUT", &path, json, Some(body)));
+    snip.signal(Signal::CONT);
+    waiting.response_to("PUT").expect(200);
 }
 
 #[test]

@@ -108,6 +108,20 @@ fn the_whole_stack_goes_up_heals_restarts_and_goes_down() {
     let after = ["snip-1", "snip-2", "snip-3"].map(|role| stack.process(role));
     assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{before:?} {after:?}");
 
+    // A program that is no good is found out in its trial; the instances are not touched.
+    let broken = stack.folder.path().join("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexit 1\n").expect("a script");
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
+    let refused = stack.run(&["restart", "--binary", broken.to_str().expect("a path")]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("ends at once"), "{}", refused.stderr);
+    assert_eq!(["snip-1", "snip-2", "snip-3"].map(|role| stack.process(role)), after);
+    let good = stack.folder.path().join("good");
+    std::fs::copy(env!("CARGO_BIN_EXE_snip"), &good).expect("a copy");
+    stack.run(&["restart", "--binary", good.to_str().expect("a path")]).success();
+    assert_eq!(stack.settings()["binary"], good.to_str().expect("a path"));
+    client.get(&path).expect(302);
+
     let down = stack.run(&["down"]).success();
     assert!(down.stderr.ends_with("stack: all of it is stopped\n"), "{}", down.stderr);
     let status = stack.run(&["status"]);

@@ -35,6 +35,9 @@ missing_packages() {
     have systemd-analyze || echo systemd # checks units; nothing of it runs
     have redis-server || echo redis-server
     have pgbouncer || echo pgbouncer
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime # clocks that jump, in the experiments
+    have mkfs.ext4 || echo e2fsprogs # their small disks
+    have redis-cli || echo redis-tools
     have promtool || echo prometheus # promtool, and the server that the alert tests run
     have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter

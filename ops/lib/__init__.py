@@ -7,5 +7,6 @@ process     a process by its id and start time: never another that got the same 
 supervisor  starts roles and starts them again when they die
 roles       what each role of the stack is: its command, its files, when it is ready
 stack       the whole: up, down, rolling restart; kill and pause of each role
+fast_motion rules, routes and scrapes with their times divided
 cgroup      one core and one gigabyte for a command and all that it starts
 """

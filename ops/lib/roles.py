@@ -221,16 +221,25 @@ def _pings(path):
 
 
 def instance(plan, name):
+    return _serve(plan, name, plan.folder / "snip", f"--listen=127.0.0.1:{plan.ports[name]}")
+
+
+def trial(plan):
+    """An instance that nobody is sent to, to see that it gets ready. Its folder may go when it has ended."""
+    return _serve(plan, "trial", plan.run / "trial")
+
+
+def _serve(plan, name, data, *more):
     command = [
         plan.binary,
         "serve",
         f"--instance-id={name}",
-        f"--data-dir={plan.folder / 'snip'}",
+        f"--data-dir={data}",
         f"--listen=unix:{plan.socket(name)}",
-        f"--listen=127.0.0.1:{plan.ports[name]}",
         f"--redis-url=unix://{plan.redis_socket}",
         "--drain-timeout=10s",
         "--log-format=json",
+        *more,
     ]
     return _role(plan, name, command, environment={"DATABASE_URL": plan.database_url}, stop_seconds=15)
 

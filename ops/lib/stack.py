@@ -9,6 +9,7 @@ stack.down()
 
 import dataclasses
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -221,10 +222,12 @@ class Stack:
     def restart(self, names=INSTANCES, binary=None):
         """Restarts roles one after the other, the next one only when the last is ready and Nginx sends to it again.
 
-        With `binary`, goes over to that program; an instance that does not get ready with it goes back, and the others
-        stay as they are."""
+        With `binary`, goes over to that program, once it has been tried; an instance that does not get ready with it
+        goes back, and the others stay as they are."""
         old = self.plan()
         new = dataclasses.replace(old, binary=Path(binary).resolve()) if binary else old
+        if new != old:
+            self._try(new)
         for name in names:
             others = [other for other in INSTANCES if name in INSTANCES and other != name]
             for other in others:
@@ -241,6 +244,35 @@ class Stack:
             if others:
                 time.sleep(SETTLE_SECONDS)
         self._keep(new)
+
+    def _try(self, plan):
+        """Has the new program get ready beside the instances, where Nginx sends nothing: one that listens and does not
+        get ready would answer its share of the requests with 503. `Failed` when it ends or does not get ready."""
+        role = roles.trial(plan)
+        before = self._deaths(role.name)
+        self.ask(do="start", role=role.as_told())
+        try:
+            wait.until(
+                f"{plan.binary} gets ready",
+                RESTART_SECONDS,
+                lambda: (
+                    self._deaths(role.name) > before or net.get(str(plan.socket(role.name)), "/readyz", 1)[0] == 200
+                ),
+            )
+            if self._deaths(role.name) > before:
+                raise Failed(f"{plan.binary} ends at once; its log is {role.log}. Nothing was changed")
+        except wait.Late as late:
+            raise Failed(f"{late}; its log is {role.log}. Nothing was changed") from None
+        finally:
+            self.ask(do="stop", name=role.name)
+            wait.until("the trial has ended", role.stop_seconds + 5, lambda: not self._has_process(role.name))
+            shutil.rmtree(plan.run / role.name, ignore_errors=True)
+
+    def _has_process(self, name):
+        return any(told["name"] == name and told["process"] for told in self.status())
+
+    def _deaths(self, name):
+        return sum(told["restarts"] for told in self.status() if told["name"] == name)
 
     def _replace(self, role):
         """Ends a role's process and starts one of this kind."""

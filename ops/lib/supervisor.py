@@ -40,7 +40,9 @@ COMMAND_BYTES_MAX = 256 * 1024
 
 
 def say(line):
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())} {line}", flush=True)
+    # A full disk costs the line, not what is supervised.
+    with contextlib.suppress(OSError):
+        os.write(1, f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())} {line}\n".encode())
 
 
 class Charge:

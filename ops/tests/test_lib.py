@@ -39,9 +39,17 @@ class Supervisor(unittest.TestCase):
         self.start()
         self.addCleanup(self.end)
 
-    def start(self):
-        self.supervisor = subprocess.Popen([sys.executable, SUPERVISOR, self.stack.run], stdout=subprocess.DEVNULL)
+    def start(self, log=subprocess.DEVNULL):
+        self.supervisor = subprocess.Popen([sys.executable, SUPERVISOR, self.stack.run], stdout=log)
         wait.until("the supervisor listens", PATIENCE_SECONDS, lambda: self.stack.ask(do="status") is not None)
+
+    def test_a_full_disk_for_its_log_is_no_reason_to_end(self):
+        self.end()
+        with open("/dev/full", "w") as full:
+            self.start(full)
+        before = self.charge("sleep", "60")
+        before.send(signal.SIGKILL)
+        self.assertNotEqual(self.running(other_than=before), before)
 
     def end(self):
         self.stack.ask(do="end")

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use may::io::{CoIo, WaitIo};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use super::body::Chunked;
@@ -355,6 +356,9 @@ impl<S: Service> Conn<'_, S> {
 
     /// Has the service answer; says why the connection is to be closed afterwards, if it is.
     fn answer(&self, head: Head<'_>, body: &[u8], output: &mut WriteBuffer) -> Option<CloseReason> {
+        if head.method.may_change() && self.is_abandoned() {
+            return Some(CloseReason::ByPeer);
+        }
         let close = match head.keep_alive {
             false => Some(CloseReason::AsAsked),
             true if self.extra => Some(CloseReason::OverLimit),
@@ -386,6 +390,14 @@ impl<S: Service> Conn<'_, S> {
             return Some(self.overloaded(output));
         }
         close
+    }
+
+    /// Whether nobody waits for the answer any more. A proxy that lost patience while this process stood still has asked
+    /// another one, and its client may have made a newer change since, which an older one must not undo. Tells of unix
+    /// sockets alone: over TCP, one who is gone looks like one who has said all.
+    fn is_abandoned(&self) -> bool {
+        let mut socket = [PollFd::new(self.io.inner(), PollFlags::empty())];
+        poll(&mut socket, Some(&Timespec::default())).is_ok() && socket[0].revents().contains(PollFlags::HUP)
     }
 
     fn refuse(&self, refusal: Refusal, method: Method, output: &mut WriteBuffer) -> CloseReason {

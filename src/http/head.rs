@@ -37,6 +37,11 @@ impl Method {
         }
     }
 
+    /// Whether carrying it out may change something: it is not safe in the sense of RFC 9110, section 9.2.1.
+    pub const fn may_change(self) -> bool {
+        matches!(self, Self::Post | Self::Put | Self::Delete)
+    }
+
     fn parse(token: &str) -> Self {
         match token {
             "GET" => Self::Get,
