@@ -95,7 +95,7 @@ def write_into(page, outcomes, seed):
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     stamp = time.strftime("%Y-%m-%d", time.gmtime())
-    machine = f"`ops/chaos --seed {seed}`, {stamp}, Linux {platform.release()}: {summary(outcomes)}.\n"
+    machine = f"`ops/chaos --seed {seed}`, {stamp}, Linux {platform.release().split('-')[0]}: {summary(outcomes)}.\n"
     page.write_text(
         f"{head}{BEGIN}\n{machine}\n{table(outcomes)}\n## The experiments\n\n{descriptions(outcomes)}\n{END}{tail}"
     )
