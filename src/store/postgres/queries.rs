@@ -447,7 +447,8 @@ fn make_events_list(combination: usize, of_type: &str, behind: &str, page: &str)
     ];
     let params = &[Type::INT8, Type::INT8, Type::TEXT, Type::INT8, Type::INT8, Type::INT8];
     if filters[..3].iter().all(|filter| filter.is_empty()) {
-        let part = if page.contains("OFFSET") { "LIMIT $5 + $6" } else { page };
+        // The sum is a bigint too, whatever page was asked for.
+        let part = if page.contains("OFFSET") { "LIMIT $5 + least($6, 9223372036854775807 - $5)" } else { page };
         let page = if page.contains("OFFSET") { page } else { "LIMIT $5" };
         return list("events_list_all", &sql!("events_list_all").replace(PART_MARKER, part), behind, page, params);
     }
