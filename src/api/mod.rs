@@ -92,7 +92,21 @@ impl Api {
     }
 
     fn handle(&self, route: &Route<'_>, request: &Request<'_>, response: &mut Response<'_>, now: Instant) -> Handled {
-        let method = request.head.method;
+        match (route, request.head.method) {
+            (Route::Code(code), Method::Get | Method::Head) => self.redirect(code, request, response, now),
+            (_, method) => self.handle_other(route, method, request, response),
+        }
+    }
+
+    /// All but redirects; its frame is not to be a part of the one that these stand on.
+    #[inline(never)]
+    fn handle_other(
+        &self,
+        route: &Route<'_>,
+        method: Method,
+        request: &Request<'_>,
+        response: &mut Response<'_>,
+    ) -> Handled {
         if !route.has(method) {
             return Err(match route {
                 Route::NotFound => reply::NOT_FOUND,
@@ -104,7 +118,6 @@ impl Api {
                 reply::options(response, route.allow());
                 Ok(())
             }
-            (Route::Code(code), _) => self.redirect(code, request, response, now),
             (Route::Users, Method::Post) => self.create_user(request, response),
             (Route::Users, _) => self.list_users(request, response),
             (Route::UsersBulk, _) => self.import_users(request, response),
@@ -124,7 +137,7 @@ impl Api {
             (Route::Livez, _) => self.livez(response),
             (Route::Readyz, _) => self.readyz(response),
             (Route::Metrics, _) => self.show_metrics(response),
-            (Route::Server | Route::NotFound, _) => Err(reply::NOT_FOUND),
+            (Route::Code(_) | Route::Server | Route::NotFound, _) => Err(reply::NOT_FOUND),
         }
     }
 
@@ -145,11 +158,15 @@ impl Api {
     /// Redirects and probes are counted; everything else also gets a line, and so does whatever was slow or failed for a
     /// reason that the client is not told.
     fn log(&self, answered: &Answered<'_>, request: &Request<'_>, began: Instant, took: Duration) {
-        let Answered { endpoint, id, status, cause } = *answered;
-        let is_slow = took >= self.slow;
-        if cause.is_none() && !is_slow && !is_worth_a_line(endpoint) {
-            return;
+        if answered.cause.is_some() || took >= self.slow || is_worth_a_line(answered.endpoint) {
+            self.write_line(answered, request, began, took);
         }
+    }
+
+    #[inline(never)] // as `handle_other`
+    fn write_line(&self, answered: &Answered<'_>, request: &Request<'_>, began: Instant, took: Duration) {
+        let Answered { id, status, cause, .. } = *answered;
+        let is_slow = took >= self.slow;
         let id = id.unwrap_or_else(|| self.request_ids.next());
         let Head { method, path, .. } = request.head;
         let (request_id, method) = (tracing::field::display(id), method.as_str());

@@ -1,10 +1,10 @@
 //! Bytes on their way in and out: memory that belongs to a connection only while it is busy, and all of it counted.
-//!
-//! The only unsafe code of the room is here: reading into memory that is not initialized yet.
 
 use std::cell::RefCell;
 use std::io;
 
+use rustix::buffer::spare_capacity;
+use rustix::net::RecvFlags;
 use socket2::Socket;
 
 use crate::limits::{
@@ -203,14 +203,10 @@ impl ReadBuffer {
 
     /// Reads once into the free room. `Ok` gives the number of bytes and whether the socket had no more: a short read
     /// from a stream socket means that it is drained.
-    #[allow(unsafe_code, reason = "reading into uninitialized memory saves clearing it for each request")]
     pub fn read_from(&mut self, socket: &Socket) -> io::Result<(usize, bool)> {
-        let room = self.bytes.spare_capacity_mut();
-        let offered = room.len();
-        let count = socket.recv(room)?;
-        // SAFETY: recv wrote `count` bytes at the start of the spare capacity (never more than `offered`), so the first
-        // `len + count` bytes are initialized and within the capacity.
-        unsafe { self.bytes.set_len(self.bytes.len() + count) };
+        let offered = self.bytes.capacity() - self.bytes.len();
+        // Not by way of libc, whose call is a point where a thread might be cancelled, and pays for that.
+        let (count, _) = rustix::net::recv(socket, spare_capacity(&mut self.bytes), RecvFlags::empty())?;
         Ok((count, count < offered))
     }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use may::io::{CoIo, WaitIo};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
 use socket2::Socket;
 
 use super::body::Chunked;
@@ -493,7 +494,7 @@ impl<S: Service> Conn<'_, S> {
     fn flush(&mut self, output: &mut WriteBuffer) -> Closed<()> {
         let mut written = 0;
         while written < output.bytes.len() {
-            match self.io.inner().send(&output.bytes[written..]) {
+            match send(self.io.inner(), &output.bytes[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.flush_slowly(output, written)?;
@@ -518,7 +519,7 @@ impl<S: Service> Conn<'_, S> {
         self.watched.arm(limit);
         let mut armed_at = written;
         while written < output.bytes.len() {
-            match self.io.inner().send(&output.bytes[written..]) {
+            match send(self.io.inner(), &output.bytes[written..]) {
                 Ok(count) => {
                     written += count;
                     if written - armed_at >= due {
@@ -583,6 +584,11 @@ impl<S: Service> Conn<'_, S> {
         }
         reason
     }
+}
+
+/// Writes once, as far as the socket takes it.
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use super::response::Refusal;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
+/// Header lines that nearly every request makes do with.
+const HEADERS_USUAL: usize = 16;
+
 /// The methods that routes are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the methods")]
@@ -120,7 +123,22 @@ pub enum Parsed<'b> {
 
 /// Reads the head that `bytes` begin with.
 pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    // Room for all that a head may have would be two more kilobytes of each connection's stack that are in use, and at
+    // hundreds of connections the processor's caches are what limits.
+    match parse_with::<HEADERS_USUAL>(bytes) {
+        Err(Refusal::HEADERS_TOO_LARGE) => parse_long(bytes),
+        parsed => parsed,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn parse_long(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
+    parse_with::<HEADERS_MAX>(bytes)
+}
+
+fn parse_with<const HEADERS: usize>(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete(head_bytes)) => interpret(bytes, head_bytes, &request).map(Parsed::Complete),

@@ -197,6 +197,13 @@ impl Links {
             count(if known == Known::Absent { &links.stats.local_absent } else { &links.stats.local_hits });
             return Ok(resolved(known, true));
         }
+        self.resolve_elsewhere(code, now)
+    }
+
+    /// Its frame is not to be a part of the one that every redirect stands on.
+    #[inline(never)]
+    fn resolve_elsewhere(&self, code: &str, now: Instant) -> StoreResult<Resolved> {
+        let links = &*self.inner;
         count(&links.stats.local_misses);
         let (known, is_hit) = links.ask(code, now)?;
         count(if is_hit { &links.stats.hits } else { &links.stats.misses });

@@ -30,13 +30,21 @@ pub fn init() {
         config.set_worker_pin(false);
         config.set_stack_size(limits::CONNECTION_STACK_WORDS);
         config.set_pool_capacity(limits::STACK_POOL_COUNT);
+        // The worker would go by the name of whichever thread happens to come first. Without a name it works as well.
+        let _ = spawn_ready(limits::CONNECTION_STACK_WORDS, || {
+            let _ = rustix::thread::set_name(c"snip-worker");
+        });
     });
 }
 
 /// Starts a coroutine; it begins when the worker comes to it. May be called from any thread.
-#[allow(unsafe_code, reason = "may marks spawning as unsafe")]
 pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     init();
+    spawn_ready(stack_words, body)
+}
+
+#[allow(unsafe_code, reason = "may marks spawning as unsafe")]
+fn spawn_ready(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = may::coroutine::Builder::new().stack_size(stack_words);
     // SAFETY: what may asks for is that the body fits its stack (the sizes are in limits.rs, a guard page ends the
     // process otherwise) and that no thread-local is relied on across a wait: with one worker, and no timed park
