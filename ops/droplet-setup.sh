@@ -194,7 +194,7 @@ set_watching() {
 
 set_units() {
     local file
-    for file in snip@.socket snip@.service snip.target snip-alerts.service; do
+    for file in snip@.socket snip@.service snip@trial.socket snip@trial.service.d/trial.conf snip.target snip-alerts.service; do
         put "/etc/systemd/system/$file" 644 root:root <"ops/systemd/$file"
     done
     local instance units=(snip.target snip-alerts.service)

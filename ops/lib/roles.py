@@ -13,6 +13,8 @@ from . import net, render
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INSTANCES = ("snip-1", "snip-2", "snip-3")
+# A new version beside them, for as long as it takes to see whether it is any good. Nginx does not know it.
+TRIAL = "snip-trial"
 # Where each listens unless the port is taken. The instances listen on unix sockets for Nginx; the port is Prometheus's.
 USUAL_PORTS = {
     "nginx": 8080,
@@ -226,7 +228,7 @@ def instance(plan, name):
 
 def trial(plan):
     """An instance that nobody is sent to, to see that it gets ready. Its folder may go when it has ended."""
-    return _serve(plan, "trial", plan.run / "trial")
+    return _serve(plan, TRIAL, plan.run / TRIAL)
 
 
 def _serve(plan, name, data, *more):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import net, roles, wait
 from .process import Process
-from .roles import INSTANCES, ROOT, USUAL_PORTS, Plan
+from .roles import INSTANCES, ROOT, TRIAL, USUAL_PORTS, Plan
 
 START_SECONDS = 60
 RESTART_SECONDS = 20
@@ -98,7 +98,7 @@ class Stack:
     def address(self, name):
         """Where a role is asked by `net`: a port, or the socket of an instance."""
         plan = self.plan()
-        return str(plan.socket(name)) if name in INSTANCES else plan.ports[name]
+        return str(plan.socket(name)) if name in (*INSTANCES, TRIAL) else plan.ports[name]
 
     def metrics(self, instance):
         """What an instance's `/metrics` serves, as numbers."""
@@ -246,27 +246,36 @@ class Stack:
         self._keep(new)
 
     def _try(self, plan):
-        """Has the new program get ready beside the instances, where Nginx sends nothing: one that listens and does not
-        get ready would answer its share of the requests with 503. `Failed` when it ends or does not get ready."""
-        role = roles.trial(plan)
-        before = self._deaths(role.name)
-        self.ask(do="start", role=role.as_told())
+        """Has the new program get ready in a trial. `Failed` when it ends or does not get ready."""
+        self.end_trial()  # of a deployment that was killed
+        before = self._deaths(TRIAL)
+        self.start_trial(plan)
         try:
             wait.until(
                 f"{plan.binary} gets ready",
                 RESTART_SECONDS,
-                lambda: (
-                    self._deaths(role.name) > before or net.get(str(plan.socket(role.name)), "/readyz", 1)[0] == 200
-                ),
+                lambda: self._deaths(TRIAL) > before or net.get(str(plan.socket(TRIAL)), "/readyz", 1)[0] == 200,
             )
-            if self._deaths(role.name) > before:
-                raise Failed(f"{plan.binary} ends at once; its log is {role.log}. Nothing was changed")
+            if self._deaths(TRIAL) > before:
+                raise Failed(f"{plan.binary} ends at once; its log is {self.log(TRIAL)}. Nothing was changed")
         except wait.Late as late:
-            raise Failed(f"{late}; its log is {role.log}. Nothing was changed") from None
+            raise Failed(f"{late}; its log is {self.log(TRIAL)}. Nothing was changed") from None
         finally:
-            self.ask(do="stop", name=role.name)
-            wait.until("the trial has ended", role.stop_seconds + 5, lambda: not self._has_process(role.name))
-            shutil.rmtree(plan.run / role.name, ignore_errors=True)
+            self.end_trial()
+
+    def start_trial(self, plan):
+        """Starts this plan's program beside the instances, where Nginx sends nothing: one that listens and does not get
+        ready would answer its share of the requests with 503."""
+        self.ask(do="start", role=roles.trial(plan).as_told())
+
+    def end_trial(self):
+        """Ends the trial, when there is one. Its log is what it leaves."""
+        if TRIAL not in {told["name"] for told in self.status()}:
+            return
+        role = roles.trial(self.plan())
+        self.ask(do="stop", name=TRIAL)
+        wait.until("the trial has ended", role.stop_seconds + 5, lambda: not self._has_process(TRIAL))
+        shutil.rmtree(self.run / TRIAL, ignore_errors=True)
 
     def _has_process(self, name):
         return any(told["name"] == name and told["process"] for told in self.status())

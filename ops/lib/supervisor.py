@@ -35,6 +35,8 @@ PAUSE_MIN_SECONDS = 0.1
 PAUSE_MAX_SECONDS = 5.0
 # A process that lived for so long died of something new: the pauses begin from the first again.
 SETTLED_SECONDS = 10
+# What ends the supervisor, as the command does.
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Bytes of one command; a role's environment is the longest part.
 COMMAND_BYTES_MAX = 256 * 1024
 
@@ -67,10 +69,16 @@ class Charge:
         """Starts the process, in a session and a group of its own."""
         role = self.role
         log = os.open(role["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        pid = os.fork()
-        if pid == 0:
-            become(role, log)
-        os.close(log)
+        # Held back until the child has no handlers of ours any more: one of them would take a signal to the role for its
+        # own, and the role would never hear it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                become(role, log)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
+            os.close(log)
         return Process.of(pid)
 
     def state(self):
@@ -81,6 +89,9 @@ class Charge:
 
 def become(role, log):
     """In the child: takes on the role, or ends with the reason in the log."""
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
     try:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -291,7 +302,7 @@ def main(folder):
     for end in (reader, writer):
         end.setblocking(False)
     signal.set_wakeup_fd(writer.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         signal.signal(number, lambda *_: supervisor.obey({"do": "end"}))
     supervisor.selector.register(reader, selectors.EVENT_READ, lambda end: end.recv(64))
     supervisor.run()

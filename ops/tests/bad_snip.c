@@ -3,6 +3,8 @@
 // -DFAULT=1  does not start
 // -DFAULT=2  starts and is never ready
 // -DFAULT=3  is ready, and ends a second later
+//
+// With -DGOOD_TRIAL as well, it shows only as an instance: under the name of the trial it is ready and stays so.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,17 +19,26 @@ static void answer(int peer, const char *text) {
     close(peer);
 }
 
-static void serve(const char *listen_address) {
+// A setting as the units give it or as the stack does, where the first one counts.
+static const char *setting(int argc, char **argv, const char *option, const char *variable) {
+    const char *value = getenv(variable);
+    for (int i = argc - 1; i > 0; i--)
+        if (strncmp(argv[i], option, strlen(option)) == 0)
+            value = argv[i] + strlen(option);
+    return value;
+}
+
+static void serve(const char *listen_address, int fault) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path, listen_address + strlen("unix:"), sizeof address.sun_path - 1);
     unlink(address.sun_path);
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
         exit(1);
-    if (FAULT == 3)
+    if (fault == 3)
         alarm(1);
     for (;;)
-        answer(accept(listener, NULL, NULL), FAULT == 2
+        answer(accept(listener, NULL, NULL), fault == 2
             ? "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\n\r\n{\"status\":\"no store\"}"
             : "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"status\":\"ready\"}");
 }
@@ -37,13 +48,14 @@ int main(int argc, char **argv) {
         printf("snip 9.9.%d\n", FAULT);
         return 0;
     }
-    if (FAULT == 1) {
+    int fault = FAULT;
+#ifdef GOOD_TRIAL
+    if (strcmp(setting(argc, argv, "--instance-id=", "INSTANCE_ID"), "snip-trial") == 0)
+        fault = 0;
+#endif
+    if (fault == 1) {
         fprintf(stderr, "snip: this version does not start\n");
         return 1;
     }
-    const char *listen_address = getenv("SNIP_LISTEN");
-    for (int i = argc - 2; i > 0; i--) // the first one counts
-        if (strcmp(argv[i], "--listen") == 0)
-            listen_address = argv[i + 1];
-    serve(listen_address);
+    serve(setting(argc, argv, "--listen=", "SNIP_LISTEN"), fault);
 }

@@ -1,4 +1,5 @@
-"""What systemd does for the units of the instances, as far as ops/deploy can tell: starts, stops, starts again what has ended."""
+"""What systemd does for the units of the instances and of the trial, as far as ops/deploy can tell: starts, stops, starts
+again what has ended."""
 
 import json
 import os
@@ -26,7 +27,7 @@ def accepts(path):
 
 
 class Unit:
-    """One instance: its program is ROOT/current/snip, as the unit has it."""
+    """An instance, or the trial."""
 
     def __init__(self, name, program, run_dir, data_dir):
         self.name = name
@@ -89,8 +90,12 @@ class Supervisor:
         self.run_dir = folder / "run"
         self.run_dir.mkdir()
         self.units = {name: Unit(name, root / "current" / "snip", self.run_dir, folder / "data") for name in names}
+        # Not among the units that are looked after: it is not started again.
+        self.trial = Unit("snip-trial", root / "trial" / "snip", self.run_dir, folder / "trial-data")
+        self.files = {unit.name.replace("-", "@") + ".service": unit for unit in (*self.units.values(), self.trial)}
         self.address = folder / "supervisor.sock"
         self.restarts = []
+        self.trials = []
         outer = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -121,23 +126,25 @@ class Supervisor:
         """Exit status and output of a call."""
         if "is-enabled" in arguments:
             return 1, "disabled"
-        unit = next(unit for name, unit in self.units.items() if f"snip@{name[-1]}.service" in arguments)
+        unit = next(unit for file, unit in self.files.items() if file in arguments)
         if arguments[0] == "journalctl":
             return 0, "".join(unit.log.read_text().splitlines(keepends=True)[-15:])
         verb = arguments[1]
         if verb == "show":
             return 0, f"{unit.pid()}\n"
+        if verb == "reset-failed":
+            return 0, ""
         unit.stop()
         if verb == "stop":
             return 0, ""
         assert verb == "restart", arguments
-        self.restarts.append(unit.name)
+        (self.trials if unit is self.trial else self.restarts).append(unit.name)
         return (0, "") if unit.start() else (1, f"Job for {unit.name} failed.")
 
     def close(self):
         self.closed.set()
         self.watch.join()
-        for unit in self.units.values():
+        for unit in self.files.values():
             unit.stop()
         self.server.shutdown()
         self.server.server_close()

@@ -13,13 +13,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ops"))
-from lib import net  # noqa: E402
+from lib import net, wait  # noqa: E402
+from lib.roles import TRIAL  # noqa: E402
 from lib.stack import Stack  # noqa: E402
 from systemd_stand_in import Supervisor  # noqa: E402
 
 SNIP = Path(os.environ.get("SNIP_BIN", ROOT / "target/debug/snip"))
 INSTANCES = ["snip-1", "snip-2", "snip-3"]
 DEPLOY_SECONDS = 120
+PATIENCE_SECONDS = 20
+REQUESTS_MIN = 20
 PAUSE_SECONDS = 0.02
 
 
@@ -49,7 +52,7 @@ class Client(threading.Thread):
 
 
 class Versions(unittest.TestCase):
-    """Programs to deploy: two that work, three that are no good."""
+    """Programs to deploy: two that work, three that are no good, and three that seem good until they are instances."""
 
     @classmethod
     def setUpClass(cls):
@@ -63,10 +66,13 @@ class Versions(unittest.TestCase):
             with open(cls.versions / name, "ab") as file:
                 file.write(name.encode())
         for fault in (1, 2, 3):
-            source = ROOT / "ops/tests/bad_snip.c"
-            subprocess.run(
-                ["cc", "-O1", "-Wall", "-Werror", f"-DFAULT={fault}", "-o", cls.versions / f"bad{fault}", source], check=True
-            )
+            cls.compile(f"bad{fault}", f"-DFAULT={fault}")
+            cls.compile(f"late{fault}", f"-DFAULT={fault}", "-DGOOD_TRIAL")
+
+    @classmethod
+    def compile(cls, name, *defines):
+        source = ROOT / "ops/tests/bad_snip.c"
+        subprocess.run(["cc", "-O1", "-Wall", "-Werror", *defines, "-o", cls.versions / name, source], check=True)
 
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="snip-deploy-"))
@@ -77,11 +83,13 @@ class Versions(unittest.TestCase):
         client = Client(addresses)
         client.start()
         try:
-            return act()
+            done = act()
+            # What is over at once is followed by as many requests as tell something.
+            wait.until("enough is asked", PATIENCE_SECONDS, lambda: client.answered > REQUESTS_MIN)
+            return done
         finally:
             client.ended.set()
             client.join()
-            self.assertGreater(client.answered, 20)
             self.assertEqual(client.failed, [], f"of {client.answered} requests")
 
 
@@ -110,6 +118,25 @@ class Units(Versions):
         status, output = self.deploy("old")
         self.assertEqual(status, 0, output)
         self.supervisor.restarts.clear()
+        self.supervisor.trials.clear()
+
+    def deploy_until(self, version, line, act):
+        """Acts on the deployment's process when it says a line; exit status and output."""
+        process = subprocess.Popen(
+            self.command(version), env=self.supervisor.environment(self.folder), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        with process:
+            lines = []
+            for said in process.stdout:
+                lines.append(said)
+                if line in said:
+                    act(process)
+        return process.returncode, "".join(lines)
+
+    def check_no_trial(self):
+        self.assertEqual(self.supervisor.trial.pid(), 0)
+        self.assertFalse((self.root / "trial").is_symlink())
 
     def serving(self):
         """The bytes that tell versions apart, by instance; nothing for one that is away."""
@@ -134,12 +161,37 @@ class Units(Versions):
         self.assertEqual(status, 0, output)
         self.assertEqual(self.serving(), ["new"] * 3)
         self.assertEqual(self.supervisor.restarts, INSTANCES)
-        # The same once more has nothing to do; the older one is the way back.
+        self.assertEqual(len(self.supervisor.trials), 1)
+        self.check_no_trial()
+        # The same once more has nothing to do, nor to try; the older one is the way back.
         self.supervisor.restarts.clear()
         self.assertEqual(self.deploy("new")[0], 0)
         self.assertEqual(self.supervisor.restarts, [])
+        self.assertEqual(len(self.supervisor.trials), 1)
         self.assertEqual(self.deploy("old")[0], 0)
         self.assertEqual(self.serving(), ["old"] * 3)
+
+    def check_let_go(self, version, reason, settle=0.3):
+        self.installed()
+        status, output = self.under_load(self.sockets(), lambda: self.deploy(version, settle))
+        self.assertEqual(status, 1, output)
+        self.assertIn(reason, output)
+        self.assertRegex(output, "nothing was changed; /.*/snip still serves")
+        self.assertEqual(self.supervisor.restarts, [], "no instance is touched")
+        self.assertEqual(self.serving(), ["old"] * 3, output)
+        self.assertEqual(len(self.supervisor.trials), 1)
+        self.check_no_trial()
+        return output
+
+    def test_version_that_does_not_start_is_let_go(self):
+        output = self.check_let_go("bad1", "snip-trial does not start")
+        self.assertIn("| snip: this version does not start", output, "its last words")
+
+    def test_version_that_is_not_ready_is_let_go(self):
+        self.check_let_go("bad2", 'snip-trial is not ready after 5 s: /readyz answered 503 {"status":"no store"}')
+
+    def test_version_that_ends_soon_is_let_go(self):
+        self.check_let_go("bad3", "snip-trial was ready, and then not: ", settle=1.5)
 
     def check_rolled_back(self, version, reason, settle=0.3):
         self.installed()
@@ -152,51 +204,75 @@ class Units(Versions):
         self.assertEqual(self.supervisor.restarts, ["snip-1", "snip-1"], "the others are not touched")
 
     def test_version_that_does_not_start_is_taken_back(self):
-        self.check_rolled_back("bad1", "snip-1 does not start")
+        self.check_rolled_back("late1", "snip-1 does not start")
 
     def test_version_that_is_not_ready_is_taken_back(self):
-        self.check_rolled_back("bad2", '/readyz answered 503 {"status":"no store"}')
+        self.check_rolled_back("late2", '/readyz answered 503 {"status":"no store"}')
 
     def test_version_that_ends_soon_is_taken_back(self):
         # Whether it is seen ended or back again is a matter of when one looks.
-        self.check_rolled_back("bad3", "was ready, ", settle=1.5)
+        self.check_rolled_back("late3", "was ready, ", settle=1.5)
 
     def test_interrupted_deployment_is_taken_back(self):
         self.installed()
-        process = subprocess.Popen(
-            self.command("new"), env=self.supervisor.environment(self.folder), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "restarting snip-2" in line:
-                process.send_signal(signal.SIGTERM)
-        self.assertEqual(process.wait(DEPLOY_SECONDS), 1, lines)
-        process.stdout.close()
-        self.assertIn("stopped by SIGTERM", "".join(lines))
+        interrupt = lambda process: process.send_signal(signal.SIGTERM)
+        status, output = self.deploy_until("new", "restarting snip-2", interrupt)
+        self.assertEqual(status, 1, output)
+        self.assertIn("stopped by SIGTERM", output)
         self.assertEqual(self.serving(), ["old"] * 3)
         self.assertEqual(self.supervisor.restarts[-2:], ["snip-2", "snip-1"], "the last one first")
         self.assertNotIn("snip-3", self.supervisor.restarts)
 
     def test_killed_deployment_is_completed_by_the_next(self):
         self.installed()
-        process = subprocess.Popen(
-            self.command("new"), env=self.supervisor.environment(self.folder), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for line in process.stdout:
-            if "restarting snip-2" in line:
-                process.kill()
-        process.wait()
-        process.stdout.close()
+        self.deploy_until("new", "restarting snip-2", subprocess.Popen.kill)
         status, output = self.deploy("new")
         self.assertEqual(status, 0, output)
         self.assertEqual(self.serving(), ["new"] * 3)
         self.assertIn("snip-1 serves", output)
 
-    def test_first_release_that_is_no_good_is_stopped(self):
+    def test_trial_that_is_interrupted_changes_nothing(self):
+        self.installed()
+        interrupt = lambda process: process.send_signal(signal.SIGTERM)
+        status, output = self.deploy_until("bad2", "trying ", interrupt)
+        self.assertEqual(status, 1, output)
+        self.assertIn("stopped by SIGTERM", output)
+        self.assertIn("nothing was changed", output)
+        self.assertEqual(self.supervisor.restarts, [])
+        self.check_no_trial()
+
+    def kill_in_trial(self, version):
+        """Leaves a trial that runs, as a deployment does that is killed."""
+
+        def kill(process):
+            wait.until("the trial runs", PATIENCE_SECONDS, self.supervisor.trial.pid)
+            process.kill()
+
+        self.deploy_until(version, "trying ", kill)
+        self.assertNotEqual(self.supervisor.trial.pid(), 0)
+        self.assertTrue((self.root / "trial").is_symlink())
+
+    def test_deployment_killed_in_its_trial_disturbs_no_other(self):
+        self.installed()
+        # The second one serves already and is not tried: what was left is cleared away all the same.
+        for trials in (["snip-trial"] * 2, ["snip-trial"]):
+            self.supervisor.trials.clear()
+            self.kill_in_trial("bad2")
+            status, output = self.deploy("new")
+            self.assertEqual(status, 0, output)
+            self.assertEqual(self.serving(), ["new"] * 3)
+            self.assertEqual(self.supervisor.trials, trials)
+            self.check_no_trial()
+
+    def test_first_release_that_is_no_good_starts_nothing(self):
         status, output = self.deploy("bad2")
+        self.assertEqual(status, 1, output)
+        self.assertIn("nothing was changed; nothing served before", output)
+        self.assertEqual(self.supervisor.restarts, [])
+        self.assertFalse((self.root / "current").exists())
+
+    def test_first_release_that_is_no_good_as_an_instance_is_stopped(self):
+        status, output = self.deploy("late2")
         self.assertEqual(status, 1, output)
         self.assertIn("there is no earlier release", output)
         self.assertEqual(self.serving(), ["", "", ""])
@@ -222,10 +298,10 @@ class NativeStack(Versions):
         self.stack.up(self.versions / "old")
         self.nginx = self.stack.address("nginx")
 
-    def deploy(self, version):
+    def deploy(self, version, settle=1):
         command = [ROOT / "ops/deploy", "--root", self.folder / "opt", "--stack", self.stack.folder]
         done = subprocess.run(
-            [*command, "--settle-seconds", "1", "--ready-seconds", "10", self.versions / version],
+            [*command, "--settle-seconds", str(settle), "--ready-seconds", "10", self.versions / version],
             timeout=DEPLOY_SECONDS, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )
         return done.returncode, done.stdout
@@ -235,11 +311,23 @@ class NativeStack(Versions):
         return [Path(f"/proc/{pid}/exe").read_bytes()[-3:].decode() for pid in pids]
 
     def test_service_goes_on(self):
-        for version, expected_status, serving in (("old", 0, "old"), ("bad1", 1, "old"), ("bad2", 1, "old"), ("new", 0, "new")):
+        for version, expected_status, serving in (("old", 0, "old"), ("late1", 1, "old"), ("new", 0, "new")):
             with self.subTest(version):
                 status, output = self.under_load([self.nginx], lambda version=version: self.deploy(version))
                 self.assertEqual(status, expected_status, output)
                 self.assertEqual(self.serving(), [serving] * 3, output)
+
+    def test_version_that_is_no_good_is_not_met(self):
+        before = [self.stack.process(name) for name in INSTANCES]
+        for version, reason in (("bad1", "snip-trial "), ("bad2", "/readyz answered 503"), ("bad3", "snip-trial was ready, ")):
+            with self.subTest(version):
+                status, output = self.under_load([self.nginx], lambda version=version: self.deploy(version, settle=1.5))
+                self.assertEqual(status, 1, output)
+                self.assertIn(reason, output)
+                self.assertIn("nothing was changed", output)
+                self.assertEqual([self.stack.process(name) for name in INSTANCES], before, "none is restarted")
+                states = {told["name"]: told["state"] for told in self.stack.status()}
+                self.assertEqual(states[TRIAL], "stopped")
 
 
 if __name__ == "__main__":

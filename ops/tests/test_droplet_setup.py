@@ -91,7 +91,7 @@ class OnACopy(unittest.TestCase):
         """)
         plan, called = output.split("CALLED\n")
         for step in ("1 GiB of swap", "adding the user snip", "/etc/snip/snip.env", "conf.d/snip.conf", "/etc/redis/snip.conf",
-                     "/etc/nginx/nginx.conf", "/etc/prometheus/prometheus.yml", "snip@.service", "adding the database snip",
+                     "/etc/nginx/nginx.conf", "/etc/prometheus/prometheus.yml", "snip@.service", "snip@trial.socket", "snip@trial.service.d/trial.conf", "adding the database snip",
                      "letting in port 443", "switching the firewall on", "asking Let's Encrypt", "nothing has been changed"):
             self.assertIn(step, plan)
         # It looks, and that is all.

@@ -93,6 +93,13 @@ class Supervisor(unittest.TestCase):
         wait.until("it is stopped", PATIENCE_SECONDS, lambda: self.stack.status()[0]["state"] == "stopped")
         self.assertFalse(process.is_alive())
 
+    def test_one_that_is_stopped_as_it_starts_hears_it(self):
+        role = Role("sleeper", ["sleep", "1000"], "/", str(self.stack.folder / "log"), stop_seconds=2 * PATIENCE_SECONDS)
+        for _ in range(20):
+            self.stack.ask(do="start", role=role.as_told())
+            self.stack.ask(do="stop", name="sleeper")
+            wait.until("it is stopped", PATIENCE_SECONDS, lambda: self.stack.status()[0]["state"] == "stopped")
+
     def test_a_restart_is_no_death(self):
         first = self.charge("sleep", "1000")
         first.send(signal.SIGSTOP)  # one that is frozen can be stopped too

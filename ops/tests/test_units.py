@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ops"))
 from lib import net, wait
-from lib.roles import INSTANCES, USUAL_PORTS
+from lib.roles import INSTANCES, TRIAL, USUAL_PORTS
 from test_containers import SNIP, known_variables, text
 
 SYSTEMD = ROOT / "ops/systemd"
@@ -29,8 +29,11 @@ def setting(unit, name):
 
 def laid_out(folder):
     """The units as they are installed, with a program that is there in the place of ours."""
-    for path in SYSTEMD.glob("snip*"):
-        (folder / path.name).write_text(path.read_text().replace("/opt/snip/current/snip", "/bin/true"))
+    files = [path for path in (*SYSTEMD.glob("snip*"), *SYSTEMD.glob("snip*.d/*")) if path.is_file()]
+    for path in files:
+        place = folder / path.relative_to(SYSTEMD)
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(re.sub("/opt/snip/(current|trial)/snip", "/bin/true", path.read_text()))
     for path in (SYSTEMD / "drop-in").glob("*.conf"):
         unit = path.stem + ".service"
         shutil.copy(f"/lib/systemd/system/{unit}", folder)
@@ -43,8 +46,10 @@ class Units(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="snip-units-") as name:
             folder = Path(name)
             laid_out(folder)
-            units = [re.sub("@", "@1", path.name) for path in folder.iterdir() if path.is_file()]
+            units = [path.name.replace("@.", "@1.") for path in folder.iterdir() if path.is_file()]
+            units.append("snip@trial.service")
             self.assertIn("redis-server.service", units)
+            self.assertIn("snip@trial.socket", units)
             done = subprocess.run(
                 ["systemd-analyze", "verify", "--recursive-errors=no", *(folder / unit for unit in units)],
                 capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"},
@@ -73,6 +78,19 @@ class Units(unittest.TestCase):
         backlog = re.search(r"LISTEN_BACKLOG: i32 = (\d+)", text("src/limits.rs"))[1]
         self.assertEqual(setting("snip@.socket", "Backlog"), [backlog])
         self.assertIn(f"net.core.somaxconn = {backlog}", text("ops/systemd/sysctl.conf"))
+
+    def test_trial_is_an_instance_that_nobody_is_sent_to(self):
+        own = re.findall(r"^([A-Za-z]+)=", text("ops/systemd/snip@trial.service.d/trial.conf"), re.M)
+        allowed = {"ExecStart", "RuntimeDirectory", "RuntimeDirectoryMode", "Restart", "OOMScoreAdjust"}
+        self.assertEqual(set(own), allowed, "all else, the hardening first, is the template's")
+        streams = setting("snip@trial.socket", "ListenStream")
+        self.assertEqual(streams, [f"/run/snip/{TRIAL}.sock"])
+        self.assertNotIn(TRIAL, text("ops/droplet-setup.sh"), "Nginx is not to know it")
+        for unit in ("snip@trial.socket", "snip@trial.service.d/trial.conf"):
+            self.assertNotIn("[Install]", text(f"ops/systemd/{unit}"), "nothing but a deployment starts it")
+        # The file that ops/deploy links to, and a folder that goes with the process.
+        self.assertEqual(setting("snip@trial.service.d/trial.conf", "ExecStart"), ["", f"/opt/snip/trial/snip serve --data-dir=/run/{TRIAL}"])
+        self.assertEqual(setting("snip@trial.service.d/trial.conf", "RuntimeDirectory"), [TRIAL])
 
     def test_descriptors_are_enough_for_connections(self):
         connections = next(value for value in setting("snip@.service", "Environment") if "MAX_CONNECTIONS" in value)
