@@ -15,11 +15,9 @@ use support::{CREATE, KEY, LIST, PATH, REDIRECT, REPLY, Served};
 
 /// Clicks laid down between two pauses: 100,000/s, so that the journal's thread keeps its pages present as it does at the
 /// rate of a server, and the first ones after a pause, whose memory has left the processor's caches, do not count much.
+/// The pauses are part of criterion's seconds: 400,000 clicks or so, which the journal has room for.
 const CLICKS_TOGETHER: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
-/// Of parts that journal clicks: with the pauses it becomes seconds, and the clicks fit into the journal.
-const CLICKS_WARM_UP: Duration = Duration::from_millis(10);
-const CLICKS_MEASUREMENT: Duration = Duration::from_millis(50);
 
 /// Times `part` without the pauses, [`CLICKS_TOGETHER`] calls at a time.
 fn with_pauses(bencher: &mut Bencher<'_>, mut part: impl FnMut()) {
@@ -75,15 +73,10 @@ fn wire(criterion: &mut Criterion) {
     criterion.bench_function("redis_reply.parse", |bencher| bencher.iter(|| support::parse_reply(REPLY)));
 }
 
-fn seconds() -> Criterion {
+fn settings() -> Criterion {
     let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
     Criterion::default().without_plots().warm_up_time(warm_up).measurement_time(measurement)
 }
 
-fn milliseconds() -> Criterion {
-    seconds().warm_up_time(CLICKS_WARM_UP).measurement_time(CLICKS_MEASUREMENT)
-}
-
-criterion_group!(name = alone; config = seconds(); targets = redirect, whole, wire);
-criterion_group!(name = journaled; config = milliseconds(); targets = clicks);
-criterion_main!(alone, journaled);
+criterion_group!(name = request; config = settings(); targets = redirect, clicks, whole, wire);
+criterion_main!(request);
