@@ -43,8 +43,8 @@ restart-test: ## restart servers under load, three ways with ten restarts a minu
 fuzz: ## run each fuzz target for FUZZ_SECONDS, 600 when not set
 	ops/ci/fuzz.sh $(or $(FUZZ_SECONDS),600)
 
-bench: ## compare the PostgreSQL client with tokio-postgres and pgbench, one core each for client and server
-	cargo bench --bench pg_select
+bench: ## time a request's parts, the PostgreSQL client beside others, and the click journal: minutes (one: cargo bench --bench request)
+	cargo bench --bench request --bench pg_select --bench journal
 
 instructions: ## count the instructions of a request's parts and compare with benches/instructions.json (3 % may be added)
 	ops/ci/instructions
