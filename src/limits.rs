@@ -12,8 +12,9 @@ use std::time::Duration;
 pub const CONNECTION_STACK_WORDS: usize = if cfg!(debug_assertions) { 0x20000 } else { 0x4000 };
 /// Stack of a database or cache socket's coroutine, in machine words (256 KiB).
 pub const SOCKET_STACK_WORDS: usize = 0x8000;
-/// Stacks that `may` keeps for reuse. Each is touched when the pool is made, so it costs memory while idle.
-pub const STACK_POOL_COUNT: usize = 64;
+/// Stacks that `may` keeps for reuse: short connections would else pay for mapping one and touching it anew. What they
+/// have touched stays in memory, about 12 KiB each.
+pub const STACK_POOL_COUNT: usize = 512;
 
 // ---- Work handed to OS threads ---------------------------------------------------------------------------------
 

@@ -29,11 +29,13 @@ pub fn init() {
         config.set_workers(1);
         config.set_worker_pin(false);
         config.set_stack_size(limits::CONNECTION_STACK_WORDS);
-        config.set_pool_capacity(limits::STACK_POOL_COUNT);
+        // As many as it may keep are made and touched at the start: so that is one, until the first coroutine is there.
+        config.set_pool_capacity(1);
         // The worker would go by the name of whichever thread happens to come first. Without a name it works as well.
         let _ = spawn_ready(limits::CONNECTION_STACK_WORDS, || {
             let _ = rustix::thread::set_name(c"snip-worker");
         });
+        config.set_pool_capacity(limits::STACK_POOL_COUNT);
     });
 }
 
