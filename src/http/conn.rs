@@ -26,6 +26,7 @@ use crate::limits::{
     HEAD_BYTES_MAX, IDLE_TRIM_AFTER, LINGER_BYTES_MAX, LINGER_TIMEOUT, PIPELINE_OUTPUT_BYTES, READ_BUFFER_BYTES,
     RESERVE_TIMEOUT,
 };
+use crate::runtime::interest::{self, Interest};
 use crate::runtime::{self, StackTop};
 
 /// Flags of `wait_io`: those of epoll, and one that says that a waker was used.
@@ -43,6 +44,10 @@ pub(super) fn serve<S: Service>(
     let Ok(io) = CoIo::new(socket) else {
         return CloseReason::SocketError;
     };
+    if peer.is_none() {
+        // Only a unix socket tells of room that nobody waits for. If it still does, nothing is lost but time.
+        let _ = interest::set(&io, Interest::Reads);
+    }
     let watched = shared.watch.add(io.waker());
     let phase = Phase::Start;
     Conn { io, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 }
@@ -512,6 +517,7 @@ impl<S: Service> Conn<'_, S> {
     /// time, as a body has.
     #[cold]
     fn flush_slowly(&mut self, output: &WriteBuffer, mut written: usize) -> Closed<()> {
+        self.wait_for_room(true)?;
         let options = &self.shared.options;
         let (limit, due) = (options.write_timeout, options.bytes_due(options.write_timeout));
         // The request that comes next does not lose the time that this one's answer takes.
@@ -533,7 +539,16 @@ impl<S: Service> Conn<'_, S> {
             }
         }
         self.watched.arm(left);
-        Ok(())
+        self.wait_for_room(false)
+    }
+
+    /// Whether the socket is to tell that it takes more bytes; over TCP it always does, which costs nothing there.
+    fn wait_for_room(&self, wanted: bool) -> Closed<()> {
+        if self.peer.is_some() {
+            return Ok(());
+        }
+        let wanted = if wanted { Interest::All } else { Interest::Reads };
+        interest::set(&self.io, wanted).map_err(|_| CloseReason::SocketError)
     }
 
     fn wait_writable(&mut self, output: &WriteBuffer) -> Closed<()> {

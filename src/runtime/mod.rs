@@ -1,6 +1,7 @@
 //! The ground that coroutines stand on: `may` set up once, waiting for results, work on OS threads.
 
 mod expiry;
+pub mod interest;
 pub mod offload;
 mod slot;
 mod stack;
@@ -36,6 +37,7 @@ pub fn init() {
             let _ = rustix::thread::set_name(c"snip-worker");
         });
         config.set_pool_capacity(limits::STACK_POOL_COUNT);
+        interest::find_epoll();
     });
 }
 
