@@ -19,7 +19,7 @@ ACME_DIR=/var/www/acme
 PACKAGES=(ca-certificates curl nginx-light postgresql prometheus prometheus-alertmanager prometheus-node-exporter python3
     redis-server ufw)
 # Where nginx/ is rendered to: the values of its placeholders on a host with systemd.
-NGINX_VALUES=(NGINX_USER=www-data RUN_DIR=/var/lib/nginx LISTEN=80 TLS_LISTEN=443 LOG_REDIRECTS=0
+NGINX_VALUES=(NGINX_USER=www-data WORKER_PRIORITY=0 RUN_DIR=/var/lib/nginx LISTEN=80 TLS_LISTEN=443 LOG_REDIRECTS=0
     ACCESS_LOG=/var/log/nginx/access.log ERROR_LOG=/var/log/nginx/error.log
     SNIP_1=unix:/run/snip/snip-1.sock SNIP_2=unix:/run/snip/snip-2.sock SNIP_3=unix:/run/snip/snip-3.sock)
 

@@ -163,6 +163,11 @@ pub const CLICKS_BATCH_TEXT_BYTES: usize = 4 << 20;
 pub const CLICK_ROW_BYTES: usize = 200;
 /// How long a click waits for others to share its transaction.
 pub const CLICKS_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// It waits longer when batches take long, as they do where requests and the store share a busy core: so many times as
+/// long as the last one took. What is in the store a little later is there at less cost each.
+pub const CLICKS_FLUSH_SHARE: u32 = 8;
+/// But not longer than this.
+pub const CLICKS_FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// How long a read of events waits for the clicks before it; past it 503.
 pub const CLICKS_FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before clicks that the store refused are offered again: from this, doubled each time, up to the next.

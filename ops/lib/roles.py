@@ -262,6 +262,7 @@ def nginx(plan):
     run.mkdir(exist_ok=True)
     values = {
         "NGINX_USER": nginx_user(),
+        "WORKER_PRIORITY": -10 if os.geteuid() == 0 else 0,  # only root may go first
         "RUN_DIR": run,
         "LISTEN": f"127.0.0.1:{plan.ports['nginx']}",
         "TLS_LISTEN": "127.0.0.1:8443",

@@ -11,8 +11,8 @@ use super::journal::{Folder, Segment, Shared};
 use super::segment::{Next, Reader, first_sequence, index_of, segment_of};
 use crate::error::StoreResult;
 use crate::limits::{
-    CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX,
-    CLICKS_RETRY_MIN,
+    CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX, CLICKS_FLUSH_SHARE, CLICKS_REST_MAX,
+    CLICKS_REST_SHARE, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
 };
 use crate::model::{Click, JournalStep};
 use crate::runtime::Filler;
@@ -74,10 +74,10 @@ impl Desk {
     }
 
     /// Waits until it is time for the next batch, or somebody wants it sooner.
-    fn wait_for_batch(&self, began: Instant) {
+    fn wait_for_batch(&self, began: Instant, interval: Duration) {
         let mut wishes = self.lock();
         while wishes.waiters.is_empty() && !wishes.is_closing {
-            let left = CLICKS_FLUSH_INTERVAL.saturating_sub(began.elapsed());
+            let left = interval.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return;
             }
@@ -248,7 +248,7 @@ impl<'a> Shipper<'a> {
                 if is_closing {
                     return Ok(());
                 }
-                self.desk.wait_for_batch(began);
+                self.desk.wait_for_batch(began, CLICKS_FLUSH_INTERVAL);
                 continue;
             };
             self.store_batch(&batch)?;
@@ -257,7 +257,8 @@ impl<'a> Shipper<'a> {
             } else if batch.is_full {
                 self.desk.rest((began.elapsed() / CLICKS_REST_SHARE).min(CLICKS_REST_MAX));
             } else {
-                self.desk.wait_for_batch(began);
+                let interval = began.elapsed() * CLICKS_FLUSH_SHARE;
+                self.desk.wait_for_batch(began, interval.clamp(CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX));
             }
         }
     }

@@ -119,6 +119,7 @@ fn values(folder: &Path, instances: &[String; 3], address: SocketAddr, tls: Sock
     let folder = folder.display();
     vec![
         format!("NGINX_USER={worker}"),
+        "WORKER_PRIORITY=0".to_owned(),
         format!("RUN_DIR={folder}"),
         format!("LISTEN={address}"),
         format!("TLS_LISTEN={tls}"),
