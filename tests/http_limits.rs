@@ -108,6 +108,23 @@ fn an_answer_must_be_taken_at_the_minimum_rate() {
     assert!(taken > 6_000_000, "{taken}");
 }
 
+/// There a connection is told of room to write only while it waits for it.
+#[test]
+fn over_a_unix_socket_an_answer_larger_than_its_buffers_is_written() {
+    let snip = launch(&["--write-timeout", "2s"]).unix().start();
+    fill(&snip);
+    let mut conn = snip.connect();
+    for _ in 0..3 {
+        conn.send(GET_PAGE);
+        let body = conn.response().expect(200).body.len();
+        assert!(body > 6_000_000, "{body}");
+        conn.send(GET_LIVEZ).response().expect(200);
+    }
+    let mut deaf = snip.connect();
+    deaf.send(GET_PAGE);
+    eventually("the deaf one's end", LIMIT, || closed(&mut snip.client(), "write_timeout") == 1.0);
+}
+
 #[test]
 fn the_time_for_a_head_is_not_lost_while_an_answer_is_written() {
     let snip = launch(&["--head-timeout", "1s", "--write-timeout", "20s"]).start();
