@@ -32,6 +32,8 @@ const CLIENTS: usize = 4;
 const PIPELINE: u64 = 8;
 /// The longest time from the beginning of the load to a kill.
 const KILL_WITHIN_MS: u64 = 250;
+/// Room for all that comes while the store is away, which is most of the time: what is shed is not on the ledger.
+const JOURNAL_BYTES: &str = "8589934592";
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 
@@ -116,6 +118,7 @@ impl World {
 
     fn start(&self, number: usize) -> Snip {
         let launch = Launch::at(Arc::clone(&self.place)).arg("--instance-id").arg(format!("ledger-{number}"));
+        let launch = launch.arg("--journal-max-bytes").arg(JOURNAL_BYTES);
         match &self.postgres {
             Some(postgres) => launch.arg("--database-url").arg(postgres.url()).start(),
             None => launch.start(),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use sonic_rs::LazyValue;
 
 use crate::limits::JSON_DEPTH_MAX;
@@ -134,9 +134,10 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// Whether `text` is one JSON value and nothing else. Only for what is known to be shallow.
+/// Whether `text` is one JSON value and nothing else. Only for what is known to be shallow. It is read in full: a parser that
+/// skips a value does not look at the escapes in it, and what is stored here is part of answers later.
 fn is_json(text: &str) -> bool {
-    sonic_rs::from_str::<IgnoredAny>(text).is_ok()
+    sonic_rs::from_str::<sonic_rs::Value>(text).is_ok()
 }
 
 /// Whether brackets outside of strings nest at most [`JSON_DEPTH_MAX`] deep.
@@ -333,6 +334,9 @@ mod tests {
             "{\"a\":\"\u{1}\"}",
             "{\"a\":\"\\x\"}",
             "{\"a\":\"\\ud800\"}",
+            "{\"a\":{\"b\":\"\\uuuuu\"}}",
+            "{\"a\":[{\"\\uuuuu\":[]}]}",
+            "{\"a\":[\"\\ud800\"]}",
             "{\"a\":\"open}",
             &deep,
             &very_deep,
