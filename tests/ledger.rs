@@ -35,7 +35,8 @@ const KILL_WITHIN_MS: u64 = 250;
 /// Room for all that comes while the store is away, which is most of the time: what is shed is not on the ledger.
 const JOURNAL_BYTES: &str = "8589934592";
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+/// Millions of clicks may be left: optimized servers answer more than a database stores that is down most of the time.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1200);
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))

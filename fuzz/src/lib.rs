@@ -114,7 +114,7 @@ pub fn head(input: &[u8]) -> Result<Option<Head>, Outcome> {
     let options: Vec<String> = values("connection")
         .iter()
         .flat_map(|value| value.split(|&b| b == b','))
-        .map(|option| String::from_utf8_lossy(option).trim().to_ascii_lowercase())
+        .map(|option| String::from_utf8_lossy(option.trim_ascii()).to_ascii_lowercase())
         .collect();
     let asks = |option: &str| options.iter().any(|o| o == option);
     let target = match resolve(&method, &target)? {
