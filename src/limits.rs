@@ -461,6 +461,8 @@ const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() < 1000); // the kernel's 
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(SQLITE_CLICKS_MAX <= CLICKS_BATCH_MAX);
+const _: () = assert!(CLICKS_FLUSH_INTERVAL.as_millis() <= CLICKS_FLUSH_INTERVAL_MAX.as_millis());
+const _: () = assert!(CLICKS_FLUSH_INTERVAL_MAX.as_millis() < CLICKS_FLUSH_DEADLINE.as_millis());
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);

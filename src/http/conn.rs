@@ -44,14 +44,12 @@ pub(super) fn serve<S: Service>(
     let Ok(io) = CoIo::new(socket) else {
         return CloseReason::SocketError;
     };
-    if peer.is_none() {
-        // Only a unix socket tells of room that nobody waits for. If it still does, nothing is lost but time.
-        let _ = interest::set(&io, Interest::Reads);
-    }
     let watched = shared.watch.add(io.waker());
     let phase = Phase::Start;
-    Conn { io, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 }
-        .run(&StackTop::here())
+    let mut conn = Conn { io, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 };
+    // If it goes on to tell of room, nothing is lost but time.
+    let _ = conn.wake_for(Interest::Reads);
+    conn.run(&StackTop::here())
 }
 
 /// Where in a request the connection is.
@@ -517,7 +515,7 @@ impl<S: Service> Conn<'_, S> {
     /// time, as a body has.
     #[cold]
     fn flush_slowly(&mut self, output: &WriteBuffer, mut written: usize) -> Closed<()> {
-        self.wait_for_room(true)?;
+        self.wake_for(Interest::All)?;
         let options = &self.shared.options;
         let (limit, due) = (options.write_timeout, options.bytes_due(options.write_timeout));
         // The request that comes next does not lose the time that this one's answer takes.
@@ -539,16 +537,16 @@ impl<S: Service> Conn<'_, S> {
             }
         }
         self.watched.arm(left);
-        self.wait_for_room(false)
+        self.wake_for(Interest::Reads)
     }
 
-    /// Whether the socket is to tell that it takes more bytes; over TCP it always does, which costs nothing there.
-    fn wait_for_room(&self, wanted: bool) -> Closed<()> {
+    /// What a unix socket is to wake the connection for. Over TCP it is always all: there room is told of only where it was
+    /// missing.
+    fn wake_for(&self, interest: Interest) -> Closed<()> {
         if self.peer.is_some() {
             return Ok(());
         }
-        let wanted = if wanted { Interest::All } else { Interest::Reads };
-        interest::set(&self.io, wanted).map_err(|_| CloseReason::SocketError)
+        interest::set(&self.io, interest).map_err(|_| CloseReason::SocketError)
     }
 
     fn wait_writable(&mut self, output: &WriteBuffer) -> Closed<()> {
