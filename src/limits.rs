@@ -223,11 +223,19 @@ pub const SLOW_REQUEST_DEFAULT: Duration = Duration::from_millis(100);
 
 // ---- Metrics ---------------------------------------------------------------------------------------------------
 
-/// How long a scrape waits for the store to be looked at; then it tells what was seen the time before.
-pub const SCRAPE_STORE_WAIT: Duration = Duration::from_millis(100);
+/// How long a scrape waits for the store to be looked at; then it tells what was seen the time before. Under a load that
+/// takes the whole core the store's answer passes through several hands, each of which waits for its turn.
+pub const SCRAPE_STORE_WAIT: Duration = Duration::from_millis(2);
+/// The same as long as nothing was ever seen.
+pub const SCRAPE_FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The active URLs are counted again after so many times the time that it took: at most 0.1 % of it goes into counting, by
 /// each instance.
 pub const SCRAPE_COUNT_REST: u32 = 1000;
+
+// ---- Clock -----------------------------------------------------------------------------------------------------
+
+/// How long a redirect's time is reckoned from the last look at the system's clock, which costs each of them otherwise.
+pub const CLOCK_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 // ---- Log -------------------------------------------------------------------------------------------------------
 

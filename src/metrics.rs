@@ -94,6 +94,7 @@ const STATUSES: [(u16, &str); 17] = [
     (503, "503"),
     (505, "505"),
 ];
+const STATUS_302: usize = 3;
 const STATUS_500: usize = 13;
 
 /// What is counted of one endpoint and method.
@@ -108,14 +109,12 @@ pub struct Metrics {
     requests: Vec<Requests>,
     /// Short URLs made.
     pub urls_created: AtomicU64,
-    /// Redirects answered with 302 to a GET.
-    pub redirects: AtomicU64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let requests = (0..Endpoint::ALL.len() * METHODS.len()).map(|_| Requests::default()).collect();
-        Self { requests, urls_created: AtomicU64::new(0), redirects: AtomicU64::new(0) }
+        Self { requests, urls_created: AtomicU64::new(0) }
     }
 }
 
@@ -151,7 +150,8 @@ impl Metrics {
         let help = "Time from a request's arrival to its answer";
         figures.latencies("http_request_duration_seconds", help, ["endpoint", "method"], latencies);
         figures.counter("urls_created_total", "Short URLs made", read(&self.urls_created));
-        figures.counter("redirects_total", "Redirects followed", read(&self.redirects));
+        let redirects = &self.requests(Endpoint::Redirect, Method::Get).by_status[STATUS_302];
+        figures.counter("redirects_total", "Redirects followed", read(redirects));
         tell_process(figures);
     }
 }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn tables_stand_in_the_order_of_their_numbers() {
-        assert_eq!(STATUSES[STATUS_500].0, 500);
+        assert_eq!((STATUSES[STATUS_302].0, STATUSES[STATUS_500].0), (302, 500));
         assert!(STATUSES.iter().all(|(status, text)| status.to_string() == *text));
         assert!(Endpoint::ALL.iter().enumerate().all(|(at, &endpoint)| endpoint as usize == at));
         assert!(METHODS.iter().enumerate().all(|(at, &method)| method as usize == at));

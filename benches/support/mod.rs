@@ -210,7 +210,7 @@ impl Served {
         let body = &bytes[head.bytes..];
         let method = head.method;
         self.output.clear();
-        let request = Request { head, body, peer: None };
+        let request = Request { head: &head, body, peer: None };
         self.api.call(&request, &mut Response::new(&mut self.output, method, Connection::Persistent));
         &self.output
     }

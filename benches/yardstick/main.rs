@@ -16,7 +16,7 @@ use std::path::Path;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// What every server answers: the head that the product sends for a cached link, with a date that stands still.
-const ANSWER: &[u8] = b"HTTP/1.1 302 Found\r\nServer: snip\r\nX-Cache: HIT\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+const ANSWER: &[u8] = b"HTTP/1.1 302 Found\r\nServer: snip\r\nCache-Control: no-store\r\nX-Cache: HIT\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
     Location: https://www.example.com/a/page/that/is/linked?from=here\r\nContent-Length: 0\r\n\r\n";
 /// Room for requests that arrive together.
 const INPUT_BYTES: usize = 16 * 1024;

@@ -84,6 +84,11 @@ def postgres(ground):
     return plan, process
 
 
+def redis(ground, plan):
+    """A Redis with the settings of the stack."""
+    return ground.start("redis", roles.redis(plan).command, lambda: roles.is_ready(plan, "redis"))
+
+
 def snip(ground, plan, binary, name, *arguments):
     """An instance of the product on that PostgreSQL, with one link in its cache: its process and its port."""
     port = ground.port()

@@ -306,7 +306,7 @@ impl Service for Receiver {
         let Err(error) = self.handle(request, response) else { return };
         response.restart();
         reply::error(response, &error);
-        let Head { method, path, .. } = request.head;
+        let Head { method, path, .. } = *request.head;
         let status = response.status();
         match error.cause() {
             Some(cause) => tracing::error!(method = method.as_str(), path, status, cause, "request failed"),
@@ -321,7 +321,7 @@ impl Service for Receiver {
     }
 
     fn panicked(&self, request: &Request<'_>, what: &str) {
-        let Head { method, path, .. } = request.head;
+        let Head { method, path, .. } = *request.head;
         tracing::error!(method = method.as_str(), path, panic = what, "handler panicked");
     }
 }

@@ -105,7 +105,7 @@ mod tests {
         let peer = peer.map(|peer| SocketAddr::new(peer.parse().unwrap(), 1234));
         let trusted: TrustedProxies =
             if trusted == "default" { TrustedProxies::default() } else { trusted.parse().unwrap() };
-        let client = trusted.client(&Request { head, body: b"", peer });
+        let client = trusted.client(&Request { head: &head, body: b"", peer });
         assert_eq!(client, expect.map(|ip| ip.parse().unwrap()), "{peer:?} {headers}");
     }
 

@@ -168,7 +168,7 @@ impl Api {
         let Answered { id, status, cause, .. } = *answered;
         let is_slow = took >= self.slow;
         let id = id.unwrap_or_else(|| self.request_ids.next());
-        let Head { method, path, .. } = request.head;
+        let Head { method, path, .. } = *request.head;
         let (request_id, method) = (tracing::field::display(id), method.as_str());
         let micros = took.as_micros() as u64;
         if !is_slow && cause.is_none() {
@@ -263,7 +263,7 @@ impl Service for Api {
     }
 
     fn panicked(&self, request: &Request<'_>, what: &str) {
-        let Head { method, path, .. } = request.head;
+        let Head { method, path, .. } = *request.head;
         self.metrics.count(endpoint(&router::route(path)), method, 500);
         tracing::error!(
             request_id = %self.given_id(request).unwrap_or_else(|| self.request_ids.next()),

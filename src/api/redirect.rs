@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::{Api, Handled, reply};
 use crate::clicks::ClickRef;
-use crate::figures::count;
 use crate::http::{Method, Request, Response};
 use crate::limits::SHORT_CODE_CHARS_MAX;
 use crate::model::Timestamp;
@@ -22,7 +21,7 @@ impl Api {
         now: Instant,
     ) -> Handled {
         // What can't be a code is not worth a question, nor a place in the cache.
-        if code.chars().count() > SHORT_CODE_CHARS_MAX {
+        if code.len() > SHORT_CODE_CHARS_MAX && code.chars().count() > SHORT_CODE_CHARS_MAX {
             return Err(reply::URL_NOT_FOUND);
         }
         let resolved = self.links.resolve(code, now)?;
@@ -36,11 +35,10 @@ impl Api {
         }
         response.empty();
         if request.head.method == Method::Get {
-            count(&self.metrics.redirects);
             self.clicks.record(ClickRef {
                 url_id: link.url_id,
                 user_id: link.user_id,
-                at: Timestamp::now(),
+                at: Timestamp::at(now),
                 client: self.trusted_proxies.client(request),
                 user_agent: request.head.user_agent,
                 referrer: request.head.referrer,

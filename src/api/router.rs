@@ -36,7 +36,7 @@ pub fn route(path: &str) -> Route<'_> {
         return if path == "*" { Route::Server } else { Route::NotFound };
     };
     // The hot path: one segment without an escape.
-    if !rest.contains(['/', '%']) {
+    if !rest.bytes().any(|byte| byte == b'/' || byte == b'%') {
         return one_segment(rest.into());
     }
     if rest.contains('%') { decoded(rest) } else { segments(rest) }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clicks::Clicks;
 use crate::figures::Figures;
-use crate::limits::{SCRAPE_COUNT_REST, SCRAPE_STORE_WAIT};
+use crate::limits::{SCRAPE_COUNT_REST, SCRAPE_FIRST_WAIT, SCRAPE_STORE_WAIT};
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -89,7 +89,8 @@ struct Shared {
 struct State {
     /// When the look that is under way began.
     since: Option<Instant>,
-    seen: Seen,
+    /// `None` until the first look has ended.
+    seen: Option<Seen>,
 }
 
 impl Shared {
@@ -117,11 +118,12 @@ impl Looker {
             let _ = self.orders.try_send(());
             Instant::now()
         });
-        let patience = SCRAPE_STORE_WAIT.saturating_sub(since.elapsed());
+        let wait = if state.seen.is_some() { SCRAPE_STORE_WAIT } else { SCRAPE_FIRST_WAIT };
+        let patience = wait.saturating_sub(since.elapsed());
         state = { self.shared.news.wait_timeout_while(state, patience, |state| state.since == Some(since)) }
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        state.seen
+        state.seen.unwrap_or_default()
     }
 }
 
@@ -135,7 +137,8 @@ fn run(shared: &Shared, store: &dyn Store, orders: &Receiver<()>) {
             count_at = Instant::now() + rest(began.elapsed());
         }
         let mut state = shared.lock();
-        state.seen = Seen { is_up, active_urls: counted.or(state.seen.active_urls) };
+        let known = state.seen.and_then(|seen| seen.active_urls);
+        state.seen = Some(Seen { is_up, active_urls: counted.or(known) });
         state.since = None;
         drop(state);
         shared.news.notify_all();

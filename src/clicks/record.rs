@@ -27,7 +27,7 @@ const USER_AGENT_LENGTH: usize = 6; // u16
 const REFERRER_LENGTH: usize = 8; // u16
 const FLAGS: usize = 10; // u8
 const ADDRESS_KIND: usize = 11; // u8: 0 none, 4, 6
-const RESERVED: usize = 12; // u32, zero
+// 12 to 15: zero
 const SEQUENCE: usize = 16; // u64
 const URL_ID: usize = 24; // i64
 const USER_ID: usize = 32; // i64
@@ -78,32 +78,40 @@ impl<'a> Prepared<'a> {
 
     /// Lays the record down in `out`, which has exactly [`Self::bytes`] and is all zero. Allocates nothing.
     pub fn encode(&self, sequence: u64, out: &mut [u8]) {
-        let (click, length) = (&self.click, self.length);
-        let (fixed, texts) = out.split_at_mut(FIXED_BYTES);
+        let click = &self.click;
         let user_agent = click.user_agent.unwrap_or_default();
         let referrer = click.referrer.unwrap_or_default();
-        texts[..user_agent.len()].copy_from_slice(user_agent);
-        texts[user_agent.len()..][..referrer.len()].copy_from_slice(referrer);
-        // The casts lose nothing: RECORD_BYTES_MAX fits.
-        put(fixed, LENGTH, &(length as u16).to_le_bytes());
-        put(fixed, USER_AGENT_LENGTH, &(user_agent.len() as u16).to_le_bytes());
-        put(fixed, REFERRER_LENGTH, &(referrer.len() as u16).to_le_bytes());
-        fixed[FLAGS] = flags(click);
-        put(fixed, RESERVED, &[0; 4]);
-        put(fixed, SEQUENCE, &sequence.to_le_bytes());
-        put(fixed, URL_ID, &click.url_id.to_le_bytes());
-        put(fixed, USER_ID, &click.user_id.unwrap_or(0).to_le_bytes());
-        put(fixed, AT, &click.at.micros().to_le_bytes());
-        put_address(fixed, click.client);
+        let fixed = self.fixed(sequence, user_agent, referrer);
+        // Not of `out`: it lies in no cache of the processor yet, and to read it would be to wait for it.
+        let checksum = checksum(&[&fixed[LENGTH..], user_agent, referrer]);
+        put(out, LENGTH, &fixed[LENGTH..]);
+        put(out, FIXED_BYTES, user_agent);
+        put(out, FIXED_BYTES + user_agent.len(), referrer);
         // Last: until it is there the record does not exist.
-        let checksum = checksum(&out[LENGTH..length]);
         put(out, CHECKSUM, &checksum.to_le_bytes());
+    }
+
+    /// All fields but the checksum.
+    fn fixed(&self, sequence: u64, user_agent: &[u8], referrer: &[u8]) -> [u8; FIXED_BYTES] {
+        let click = &self.click;
+        let mut fixed = [0; FIXED_BYTES];
+        // The casts lose nothing: RECORD_BYTES_MAX fits.
+        put(&mut fixed, LENGTH, &(self.length as u16).to_le_bytes());
+        put(&mut fixed, USER_AGENT_LENGTH, &(user_agent.len() as u16).to_le_bytes());
+        put(&mut fixed, REFERRER_LENGTH, &(referrer.len() as u16).to_le_bytes());
+        fixed[FLAGS] = flags(click);
+        put(&mut fixed, SEQUENCE, &sequence.to_le_bytes());
+        put(&mut fixed, URL_ID, &click.url_id.to_le_bytes());
+        put(&mut fixed, USER_ID, &click.user_id.unwrap_or(0).to_le_bytes());
+        put(&mut fixed, AT, &click.at.micros().to_le_bytes());
+        put_address(&mut fixed, click.client);
+        fixed
     }
 }
 
-/// CRC-32C, which is never zero here: zeros are where no checksum was written yet.
-fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).max(1)
+/// CRC-32C of all parts in turn, which is never zero here: zeros are where no checksum was written yet.
+fn checksum(parts: &[&[u8]]) -> u32 {
+    parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part)).max(1)
 }
 
 fn flags(click: &ClickRef<'_>) -> u8 {
@@ -201,7 +209,7 @@ fn whole(bytes: &[u8], sequence: u64) -> Result<Whole<'_>, Found> {
     let referrer_length = usize::from(u16::from_le_bytes(take(fixed, REFERRER_LENGTH)));
     let Some(padded) = bytes.get(..padded(length)) else { return Err(Found::Torn) };
     if length != FIXED_BYTES + user_agent_length + referrer_length
-        || u32::from_le_bytes(take(fixed, CHECKSUM)) != checksum(&padded[LENGTH..length])
+        || u32::from_le_bytes(take(fixed, CHECKSUM)) != checksum(&[&padded[LENGTH..length]])
         || u64::from_le_bytes(take(fixed, SEQUENCE)) != sequence
         || fixed[FLAGS] & !KNOWN_FLAGS != 0
         || !matches!(fixed[ADDRESS_KIND], 0 | 4 | 6)

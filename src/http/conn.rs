@@ -248,12 +248,13 @@ impl<S: Service> Conn<'_, S> {
             self.head_seen = bytes.len();
             return Step::Incomplete;
         }
-        match head::parse(bytes) {
-            Ok(Parsed::Complete(head)) if self.extra && !self.is_let_in(&head) => {
-                let method = head.method;
-                Step::Last(self.over_limit(method, output))
+        // Looked at where it lies: a head is large, and each copy of it would lie on the stack of each connection.
+        let parsed = head::parse(bytes);
+        match &parsed {
+            Ok(Parsed::Complete(head)) if self.extra && !self.is_let_in(head) => {
+                Step::Last(self.over_limit(head.method, output))
             }
-            Ok(Parsed::Complete(head)) => match self.body_of(&head, bytes.len()) {
+            Ok(Parsed::Complete(head)) => match self.body_of(head, bytes.len()) {
                 Ok(None) => {
                     let Framing::Length(length) = head.framing else { return Step::Incomplete };
                     let end = head.bytes + length as usize;
@@ -270,10 +271,7 @@ impl<S: Service> Conn<'_, S> {
                     self.watched.arm(self.shared.options.body_timeout);
                     self.step_body(pending, input, output)
                 }
-                Err(refusal) => {
-                    let method = head.method;
-                    Step::Last(self.refuse(refusal, method, output))
-                }
+                Err(refusal) => Step::Last(self.refuse(refusal, head.method, output)),
             },
             Ok(Parsed::Partial) => {
                 self.head_seen = bytes.len();
@@ -284,7 +282,7 @@ impl<S: Service> Conn<'_, S> {
                 }
                 Step::Incomplete
             }
-            Err(refusal) => Step::Last(self.refuse(refusal, Method::Get, output)),
+            Err(refusal) => Step::Last(self.refuse(*refusal, Method::Get, output)),
         }
     }
 
@@ -328,7 +326,7 @@ impl<S: Service> Conn<'_, S> {
         let Ok(Parsed::Complete(head)) = head::parse(&input.bytes()[..head_bytes]) else {
             return Step::Last(self.refuse(Refusal::BAD_REQUEST, Method::Get, output));
         };
-        let close = self.answer(head, &input.bytes()[head_bytes..body_end], output);
+        let close = self.answer(&head, &input.bytes()[head_bytes..body_end], output);
         input.consume(request_end);
         self.after_answer(close)
     }
@@ -359,7 +357,7 @@ impl<S: Service> Conn<'_, S> {
     }
 
     /// Has the service answer; says why the connection is to be closed afterwards, if it is.
-    fn answer(&self, head: Head<'_>, body: &[u8], output: &mut WriteBuffer) -> Option<CloseReason> {
+    fn answer(&self, head: &Head<'_>, body: &[u8], output: &mut WriteBuffer) -> Option<CloseReason> {
         if head.method.may_change() && self.is_abandoned() {
             return Some(CloseReason::ByPeer);
         }

@@ -105,7 +105,7 @@ pub struct Head<'b> {
 /// A whole request, as a service gets it.
 pub struct Request<'b> {
     /// Its head.
-    pub head: Head<'b>,
+    pub head: &'b Head<'b>,
     /// Its body, decoded.
     pub body: &'b [u8],
     /// The address of the other end; `None` over a unix socket.
@@ -233,7 +233,7 @@ fn refuse_bare_line_feeds(head: &[u8], method: &str, headers: &[httparse::Header
 /// Origin-form, absolute-form and, for OPTIONS, the asterisk (RFC 9112, section 3.2).
 fn split_target(method: Method, target: &str) -> Result<(&str, Option<&str>), Refusal> {
     // A fragment is never sent, and a URI has ASCII characters only.
-    if !target.is_ascii() || target.contains('#') {
+    if !target.bytes().all(|byte| byte.is_ascii() && byte != b'#') {
         return Err(Refusal::BAD_REQUEST);
     }
     let origin = if target.starts_with('/') {
@@ -253,8 +253,8 @@ fn split_target(method: Method, target: &str) -> Result<(&str, Option<&str>), Re
             None => rest,
         }
     };
-    match origin.split_once('?') {
-        Some((path, query)) => Ok((path, Some(query))),
+    match origin.bytes().position(|byte| byte == b'?') {
+        Some(at) => Ok((&origin[..at], Some(&origin[at + 1..]))),
         None => Ok((origin, None)),
     }
 }

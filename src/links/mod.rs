@@ -68,8 +68,8 @@ pub struct Stats {
     pub redis_bypassed: AtomicU64,
     /// Questions put to the store.
     pub queries: AtomicU64,
-    /// Callers whom a cache answered, by way of another's question or their own.
-    pub hits: AtomicU64,
+    /// Callers whom a cache beyond this memory answered, by way of another's question or their own.
+    pub hits_elsewhere: AtomicU64,
     /// Callers whom the store answered.
     pub misses: AtomicU64,
     /// Announcements of changes heard.
@@ -83,7 +83,11 @@ pub struct Stats {
 impl Stats {
     fn tell(&self, figures: &mut Figures) {
         let hits = "Lookups of a code that a cache knew";
-        figures.counter("cache_hits_total", hits, read(&self.hits));
+        figures.counter(
+            "cache_hits_total",
+            hits,
+            read(&self.local_hits) + read(&self.local_absent) + read(&self.hits_elsewhere),
+        );
         figures.counter("cache_misses_total", "Lookups of a code that the store was asked for", read(&self.misses));
         let looks = [
             ("local", "hit", &self.local_hits),
@@ -193,7 +197,6 @@ impl Links {
     pub fn resolve(&self, code: &str, now: Instant) -> StoreResult<Resolved> {
         let links = &*self.inner;
         if let Some(known) = links.local.get(code, now, links.ttl(now)) {
-            count(&links.stats.hits);
             count(if known == Known::Absent { &links.stats.local_absent } else { &links.stats.local_hits });
             return Ok(resolved(known, true));
         }
@@ -206,7 +209,7 @@ impl Links {
         let links = &*self.inner;
         count(&links.stats.local_misses);
         let (known, is_hit) = links.ask(code, now)?;
-        count(if is_hit { &links.stats.hits } else { &links.stats.misses });
+        count(if is_hit { &links.stats.hits_elsewhere } else { &links.stats.misses });
         Ok(resolved(known, is_hit))
     }
 

@@ -1,7 +1,35 @@
 //! Points in time: microseconds since 1970 UTC, as PostgreSQL's `timestamp` has them.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
+
+use crate::limits::CLOCK_LOOK_INTERVAL;
+
+const _: () =
+    assert!(CLOCK_LOOK_INTERVAL.as_millis() < Duration::from_secs(1).as_millis(), "its fraction of a second is all");
+
+thread_local! {
+    /// The last look. Never borrowed: a coroutine may wait at any other time.
+    static LOOKED: Cell<Option<Look>> = const { Cell::new(None) };
+}
+
+/// A look at the system's clock.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    told: Timestamp,
+}
+
+impl Look {
+    /// The time at a moment soon after it; `None` for another.
+    fn reckon(self, moment: Instant) -> Option<Timestamp> {
+        let since = moment.checked_duration_since(self.at).filter(|since| *since < CLOCK_LOOK_INTERVAL)?;
+        Some(Timestamp(self.told.0 + i64::from(since.subsec_micros())))
+    }
+}
 
 /// A UTC point in time, in microseconds since the Unix epoch. Shown to clients in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +42,16 @@ impl Timestamp {
     /// The present, by the system's clock.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())
+    }
+
+    /// The time by the system's clock at `moment`, which is now or was a moment ago. The clock is looked at again only after
+    /// [`CLOCK_LOOK_INTERVAL`], so that a step of it is followed by then.
+    pub fn at(moment: Instant) -> Self {
+        LOOKED.get().and_then(|look| look.reckon(moment)).unwrap_or_else(|| {
+            let look = Look { at: Instant::now(), told: Self::now() };
+            LOOKED.set(Some(look));
+            look.told
+        })
     }
 
     /// From microseconds since the Unix epoch.
@@ -84,6 +122,25 @@ mod tests {
         check("2025-08-18 05:25:03", 1_755_494_703_000_000, "2025-08-18T05:25:03", "2025-08-18 05:25:03.000000");
         check("2024-02-29T23:59:59.5", 1_709_251_199_500_000, "2024-02-29T23:59:59", "2024-02-29 23:59:59.500000");
         check("1969-12-31 23:59:59.25", -750_000, "1969-12-31T23:59:59", "1969-12-31 23:59:59.250000");
+    }
+
+    #[test]
+    fn goes_on_from_the_last_look() {
+        let look = Look { at: Instant::now(), told: Timestamp(7) };
+        let reckon = |millis| look.reckon(look.at + Duration::from_millis(millis));
+        assert_eq!([0, 3, 99].map(reckon), [7, 3_007, 99_007].map(|micros| Some(Timestamp(micros))));
+        assert_eq!(reckon(100), None);
+        assert_eq!(look.reckon(look.at - Duration::from_millis(1)), None, "a request that took its time");
+    }
+
+    #[test]
+    fn is_the_systems_time_whatever_the_moment() {
+        let began = Instant::now();
+        for moment in [began, began - Duration::from_secs(3), began + Duration::from_millis(1), began] {
+            let (before, at, after) = (Timestamp::now(), Timestamp::at(moment), Timestamp::now());
+            let slack = CLOCK_LOOK_INTERVAL.as_micros() as i64;
+            assert!(before.micros() - slack <= at.micros() && at.micros() <= after.micros() + slack, "{at:?}");
+        }
     }
 
     #[test]

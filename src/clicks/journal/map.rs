@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
+/// Bytes that the processor fetches at once.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE_BYTES: usize = 64;
+
 /// A mapping, for those who look after its memory.
 pub(super) struct Map(MmapRaw);
 
@@ -60,6 +64,22 @@ impl Pen {
         // these bytes: `map` makes one pen for each mapping, `self` is borrowed mutably for as long as the slice lives,
         // and no other process writes to the file, whose folder is locked. The blocks of the file are allocated.
         Some(unsafe { std::slice::from_raw_parts_mut(self.map.0.as_mut_ptr().add(range.start), range.len()) })
+    }
+
+    /// Tells the processor that the range will soon be written into. It fetches these bytes from memory meanwhile, for which
+    /// the writer would else wait: nobody has touched them since the kernel filled them with zeros. A hint: where it is not
+    /// known how to give it, nothing happens.
+    #[allow(unsafe_code, reason = "a mapping is a raw pointer")]
+    pub fn prefetch(&self, range: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        for at in range.step_by(CACHE_LINE_BYTES) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch reads nothing that the program could see and never faults, whatever the address;
+            // `wrapping_add` makes one without the promise that it lies within the mapping.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.map.0.as_ptr().wrapping_add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = range;
     }
 }
 
