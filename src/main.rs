@@ -146,6 +146,10 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let server =
         Server::start(bound, Arc::clone(&api), args.http_options(), connections).context("cannot start to serve")?;
     tell_supervisor(NotifyState::Ready);
+    // A matter of memory alone.
+    if let Err(error) = runtime::forget_start() {
+        tracing::debug!(%error, "what only the start has needed stays in memory");
+    }
 
     await_signal(signals);
     shut_down(server, &api, args.drain_timeout)

@@ -108,8 +108,12 @@ impl Click {
     /// The event's details: `{"ip", "user_agent"}`. The referrer is a column of its own.
     pub fn details(&self) -> Details {
         let texts = self.user_agent.as_ref().map_or(0, |text| text.len());
-        let mut details = Details(String::with_capacity(DETAILS_BYTES + texts));
-        details.0.push('{');
+        self.details_behind(String::with_capacity(DETAILS_BYTES + texts))
+    }
+
+    /// The same behind what `text` holds already, so that many share one allocation.
+    pub fn details_behind(&self, text: String) -> Details {
+        let mut details = Details::behind(text);
         match self.client {
             Some(IpAddr::V4(ip)) => details.ipv4(ip),
             Some(IpAddr::V6(ip)) => details.text("ip", &ip.to_string()),
@@ -137,38 +141,48 @@ const DETAILS_BYTES: usize = 80;
 
 /// The JSON object of an event's `details`, built field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details(String);
+pub struct Details {
+    text: String,
+    /// Where the object begins in it.
+    start: usize,
+}
 
 impl Details {
     #[allow(clippy::new_without_default, reason = "an empty object is a start, not a value")]
     /// An object without fields.
     pub fn new() -> Self {
-        Self(String::from("{"))
+        Self::behind(String::new())
+    }
+
+    fn behind(mut text: String) -> Self {
+        let start = text.len();
+        text.push('{');
+        Self { text, start }
     }
 
     fn field(&mut self, name: &str, value: &str) -> &mut Self {
         self.begin(name);
-        self.0.push_str(value);
+        self.text.push_str(value);
         self
     }
 
     fn begin(&mut self, name: &str) {
-        if self.0.len() > 1 {
-            self.0.push_str(", ");
+        if self.text.len() > self.start + 1 {
+            self.text.push_str(", ");
         }
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\": ");
+        self.text.push('"');
+        self.text.push_str(name);
+        self.text.push_str("\": ");
     }
 
     /// Adds nearly every click's address, without the machinery of formatting.
     fn ipv4(&mut self, ip: Ipv4Addr) -> &mut Self {
         self.begin("ip");
         for (at, octet) in ip.octets().into_iter().enumerate() {
-            self.0.push(if at == 0 { '"' } else { '.' });
-            self.0.push_str(itoa::Buffer::new().format(octet));
+            self.text.push(if at == 0 { '"' } else { '.' });
+            self.text.push_str(itoa::Buffer::new().format(octet));
         }
-        self.0.push('"');
+        self.text.push('"');
         self
     }
 
@@ -176,9 +190,9 @@ impl Details {
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
         if value.bytes().all(|byte| json_bytes(byte) == 1) {
             self.begin(name);
-            self.0.push('"');
-            self.0.push_str(value);
-            self.0.push('"');
+            self.text.push('"');
+            self.text.push_str(value);
+            self.text.push('"');
             return self;
         }
         // A `str` always serializes; were it ever not so, null is the honest answer.
@@ -201,8 +215,8 @@ impl Details {
 
     /// The finished JSON text.
     pub fn finish(mut self) -> String {
-        self.0.push('}');
-        self.0
+        self.text.push('}');
+        self.text
     }
 }
 

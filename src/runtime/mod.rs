@@ -1,5 +1,6 @@
 //! The ground that coroutines stand on: `may` set up once, waiting for results, work on OS threads.
 
+mod code;
 mod expiry;
 pub mod interest;
 pub mod offload;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::figures::{Figures, count, read};
 use crate::limits;
 
+pub use code::forget_start;
 pub use slot::{Empty, Filler, Slot, slot};
 pub use stack::StackTop;
 pub use waits::{Wait, Waited, waited, waits_since};

@@ -515,7 +515,9 @@ pub(super) fn create_event(pool: &Pool, new: NewEvent) -> StoreResult<Event> {
 }
 
 pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -> StoreResult<u64> {
-    let batch = ClickColumns::new(clicks);
+    let sorted = by_owner(clicks);
+    let details = Texts::new(&sorted);
+    let batch = ClickColumns::new(&sorted, &details);
     let event_type = EventType::Redirect.as_str();
     let (journal, instance, now) = (step.journal.to_string(), step.instance.as_ref(), Timestamp::now());
     let (from, to) = (step.from.cast_signed(), step.to.cast_signed()); // SQL has no other integers; bits are bits
@@ -555,7 +557,7 @@ struct ClickColumns<'a> {
     url_ids: Vec<Id>,
     user_ids: Vec<Option<Id>>,
     times: Vec<Timestamp>,
-    details: Vec<String>,
+    details: Vec<&'a str>,
     referrers: Vec<Option<&'a str>>,
     /// The URLs, each once, and how many clicks each has got.
     counted: Vec<Id>,
@@ -565,24 +567,50 @@ struct ClickColumns<'a> {
 }
 
 impl<'a> ClickColumns<'a> {
-    /// By owner and URL, not by time: an index that begins with one of them then has neighbours follow one another,
-    /// and each of its pages is gone to once for a batch, not once for a click (`benches/journal.rs`).
-    fn new(clicks: &'a [Click]) -> Self {
-        let mut sorted: Vec<&Click> = clicks.iter().collect();
-        sorted.sort_by_key(|click| (click.user_id, click.url_id));
+    fn new(sorted: &[&'a Click], details: &'a Texts) -> Self {
         let mut owners: Vec<Id> = sorted.iter().filter_map(|click| click.user_id).collect();
         owners.dedup();
-        let (counted, counts) = counts(&sorted);
+        let (counted, counts) = counts(sorted);
         Self {
-            url_ids: column(&sorted, |click| click.url_id),
-            user_ids: column(&sorted, |click| click.user_id),
-            times: column(&sorted, |click| click.at),
-            details: column(&sorted, |click| click.details().finish()),
-            referrers: column(&sorted, |click| click.referrer.as_deref()),
+            url_ids: column(sorted, |click| click.url_id),
+            user_ids: column(sorted, |click| click.user_id),
+            times: column(sorted, |click| click.at),
+            details: details.column(),
+            referrers: column(sorted, |click| click.referrer.as_deref()),
             counted,
             counts,
             owners,
         }
+    }
+}
+
+/// By owner and URL, not by time: an index that begins with one of them then has neighbours follow one another, and each of
+/// its pages is gone to once for a batch, not once for a click (`benches/journal.rs`).
+fn by_owner(clicks: &[Click]) -> Vec<&Click> {
+    let mut sorted: Vec<&Click> = clicks.iter().collect();
+    sorted.sort_by_key(|click| (click.user_id, click.url_id));
+    sorted
+}
+
+/// The details of clicks, one behind the other in one allocation.
+struct Texts {
+    all: String,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn new(clicks: &[&Click]) -> Self {
+        let (mut all, mut ends) = (String::new(), Vec::with_capacity(clicks.len()));
+        for click in clicks {
+            all = click.details_behind(all).finish();
+            ends.push(all.len());
+        }
+        Self { all, ends }
+    }
+
+    fn column(&self) -> Vec<&str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.all[start..end]).collect()
     }
 }
 
