@@ -33,18 +33,38 @@ fn forget(map: &MemoryMap) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
-    fn resident_code_kib() -> u64 {
+    /// The mapping that an address lies in, and the bytes of it that are resident.
+    fn mapping(address: usize) -> (MemoryMap, u64) {
         let smaps = Process::myself().unwrap().smaps().unwrap();
-        smaps.iter().filter(|map| is_code(map)).map(|map| map.extension.map["Rss"] / 1024).sum()
+        let found = smaps.into_iter().find(|map| (map.address.0..map.address.1).contains(&(address as u64))).unwrap();
+        let resident = found.extension.map["Rss"];
+        (found, resident)
     }
 
     #[test]
-    fn code_comes_back_when_it_is_run() {
-        let before = resident_code_kib();
-        assert!(forget_start().unwrap() > 1 << 20);
-        let after = resident_code_kib();
-        assert!(after < before, "{before} KiB before, {after} KiB after");
+    fn knows_code_and_outlives_its_loss() {
+        let (here, _) = mapping(forget_start as fn() -> io::Result<usize> as usize);
+        let text = String::from("neither code nor a file");
+        assert!(is_code(&here) && !is_code(&mapping(text.as_ptr().addr()).0));
+        assert!(forget_start().unwrap() >= (here.address.1 - here.address.0) as usize);
+    }
+
+    #[test]
+    #[allow(unsafe_code, reason = "a file is mapped that nobody else has")]
+    fn what_is_forgotten_leaves_and_comes_back() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; 1 << 20]).unwrap();
+        // SAFETY: the file is this test's alone.
+        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file).unwrap() };
+        assert!(map.iter().all(|&byte| byte == 7));
+        let (found, resident) = mapping(map.as_ptr().addr());
+        assert!(resident >= 1 << 20, "{resident}");
+        forget(&found);
+        assert_eq!(mapping(map.as_ptr().addr()).1, 0);
+        assert!(map.iter().all(|&byte| byte == 7));
     }
 }
