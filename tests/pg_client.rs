@@ -243,6 +243,25 @@ fn ten_thousand_callers_share_four_connections() {
 }
 
 #[test]
+fn nobody_waits_behind_a_large_request() {
+    static LARGE: Statement =
+        Statement::new("large", "SELECT length($1), pg_sleep($2)", &[Type::TEXT, Type::FLOAT8]).read_only();
+    let server = Postgres::start();
+    let pool = Arc::new(open(&server.url()));
+    let large = thread::spawn({
+        let pool = Arc::clone(&pool);
+        // Nearly as long as the pool waits for an answer.
+        move || pool.query(&LARGE, &[&"x".repeat(1 << 20), &4.0]).map(drop)
+    });
+    wait_until("the large one is under way", || pool.stats().in_flight == 1);
+    let shared = Arc::clone(&pool);
+    let answers = in_coroutines(200, move |n| echo(&shared, n as i64));
+    assert!(!large.is_finished(), "some waited for it");
+    assert!(answers.iter().enumerate().all(|(n, answer)| *answer == Ok(n as i64)), "{answers:?}");
+    assert_eq!(large.join().unwrap(), Ok(()));
+}
+
+#[test]
 fn values_of_the_contracts_types_survive_the_way_there_and_back() {
     let server = Postgres::start();
     let pool = open(&server.url());

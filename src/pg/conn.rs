@@ -48,6 +48,8 @@ struct Waiter {
     filler: Filler<Answer>,
     /// Cancel requests sent on this connection before the request was queued.
     cancels_before: u64,
+    /// What the request takes on its way.
+    bytes: usize,
 }
 
 /// An open session, shared by its callers and its coroutine.
@@ -57,6 +59,8 @@ pub(super) struct Conn {
     waker: OnceLock<WaitIoWaker>,
     /// Requests queued or sent, and not answered.
     in_flight: AtomicUsize,
+    /// Bytes of these.
+    in_flight_bytes: AtomicUsize,
     /// Requests answered, which is also the sequence number of the one that the server is at.
     completed: AtomicU64,
     /// Cancel requests sent.
@@ -114,6 +118,7 @@ impl Conn {
             queue: Mutex::new(queue),
             waker: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
+            in_flight_bytes: AtomicUsize::new(0),
             completed: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -130,6 +135,12 @@ impl Conn {
     /// Requests that are not answered yet.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Their bytes: what the server has to do before it comes to a further one, as far as that can be told. A batch of clicks is
+    /// one request, and takes longer than a thousand lookups.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the session is over or about to be.
@@ -206,10 +217,12 @@ impl Conn {
         let sequence = queue.submitted;
         let starts_at = queue.queued_bytes;
         queue.submitted += 1;
-        queue.queued_bytes += (queue.out.len() - base) as u64;
-        let waiter = Waiter { filler, cancels_before: self.cancels() };
+        let bytes = queue.out.len() - base;
+        queue.queued_bytes += bytes as u64;
+        let waiter = Waiter { filler, cancels_before: self.cancels(), bytes };
         queue.pending.push_back(Pending { shape, starts_at, waiter });
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
         let must_wake = queue.pending.len() >= queue.wake_at;
         if must_wake {
             queue.wake_at = usize::MAX;
@@ -225,6 +238,7 @@ impl Conn {
     fn finish(&self, finished: Finished<Waiter>) {
         let Finished { pending: Pending { shape, waiter, .. }, outcome, status } = finished;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight_bytes.fetch_sub(waiter.bytes, Ordering::Relaxed);
         self.completed.fetch_add(1, Ordering::Release);
         let answer = match outcome {
             Outcome::Done(results) => Answer::Done(results),
@@ -611,6 +625,7 @@ impl Drop for Driver {
         drop(queue);
         let sent = std::mem::replace(&mut self.expected, Expected::new()).into_rest();
         self.conn.in_flight.store(0, Ordering::Relaxed);
+        self.conn.in_flight_bytes.store(0, Ordering::Relaxed);
         for pending in sent.into_iter().chain(unsent) {
             let maybe_sent = pending.starts_at < self.sent_bytes;
             pending.waiter.filler.fill(Answer::Failed(told(&why, maybe_sent)));

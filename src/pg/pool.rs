@@ -250,10 +250,10 @@ fn closed() -> Error {
 }
 
 impl State {
-    /// The open connection with the fewest requests in flight.
+    /// The open connection with the least in flight: a lookup must not wait behind a batch of clicks.
     fn least_busy(&self) -> Option<Arc<Conn>> {
         let open = self.conns.iter().flatten().filter(|conn| !conn.is_ended());
-        open.min_by_key(|conn| conn.in_flight()).cloned()
+        open.min_by_key(|conn| conn.in_flight_bytes()).cloned()
     }
 }
 

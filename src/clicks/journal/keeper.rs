@@ -211,8 +211,8 @@ fn make(shared: &Shared, pages: Pages) -> io::Result<(Kept, Pen)> {
     Ok((Kept { segment, map, file, synced, is_distrusted, populated: FIRST_BYTES, released: 0 }, pen))
 }
 
-/// The kernel gets a run of pages for a large write at a seventh of what it takes to get each by itself when it is first
-/// touched (`docs/performance.md`). The file reads as before: its blocks are zeros already.
+/// For a large write the kernel gets many pages at once, which is far cheaper than each by itself when it is first touched
+/// (decision 40). The file reads as before: its blocks are zeros already.
 fn write_zeros(file: &File) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES];
     let (mut at, end) = (FIRST_BYTES, JOURNAL_SEGMENT_BYTES as usize);
