@@ -93,13 +93,15 @@ mod tests {
             }
             socket.write_all(b"x").unwrap();
             waiting.send(()).unwrap();
-            filler.fill(socket.wait_io());
+            let flags = socket.wait_io();
+            filler.fill((flags, socket)); // open until the other end has written
         })
         .unwrap();
         is_waiting.recv_timeout(Duration::from_secs(10)).unwrap();
         other_end.read_exact(&mut [0]).unwrap();
         other_end.write_all(b"y").unwrap();
-        slot.wait(Duration::from_secs(10)).unwrap()
+        let (flags, _socket) = slot.wait(Duration::from_secs(10)).unwrap();
+        flags
     }
 
     #[test]
