@@ -83,6 +83,17 @@ class Ground:
             self._set_autogroup(self.autogroup)
 
 
+def resident_mb(process, what="VmRSS"):
+    """Memory that is resident: all, or what of it is no mapped file ("RssAnon")."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split(f"{what}:")[1].split()[0]) * 1024 / 1e6
+
+
+def drained(*ports, seconds=120):
+    """Waits until the instances that answer there have all clicks stored."""
+    wait.until("all clicks are stored", seconds, lambda: all(net.metrics(port).get("clicks_waiting") == 0 for port in ports))
+
+
 def answers(port, path=f"/{CODE}", status=302):
     return lambda: net.get(port, path, 1)[0] == status
 

@@ -339,3 +339,20 @@ fn wake(state: &State, synced: u64) {
         told.fill(!distrusted.contains(&segment_of(end - 1)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_leave_what_is_present_from_the_start() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; FIRST_BYTES], 0).unwrap();
+        write_zeros(&file).unwrap();
+        let mut bytes = vec![1; JOURNAL_SEGMENT_BYTES as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes[..FIRST_BYTES].iter().all(|&byte| byte == 7), "the header and the first records lie there");
+        assert!(bytes[FIRST_BYTES..].iter().all(|&byte| byte == 0));
+        assert_eq!(file.metadata().unwrap().len(), JOURNAL_SEGMENT_BYTES, "and nothing behind the segment");
+    }
+}
