@@ -24,24 +24,50 @@ use snip::store::Store;
 use snip::store::sqlite::SqliteStore;
 use tempfile::TempDir;
 
+/// Begins where a cache line does. Many a loop over bytes takes a step more or less by where they begin; without this the
+/// linker would decide on that anew in every build, and the counts with it.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+macro_rules! aligned {
+    ($bytes:literal) => {{
+        const BYTES: &[u8] = &Aligned(*$bytes).0;
+        BYTES
+    }};
+}
+
+const fn text(bytes: &'static [u8]) -> &'static str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => panic!("not UTF-8"),
+    }
+}
+
 const CODE: &str = "bEnch1";
 /// The path of [`REDIRECT`].
-pub const PATH: &str = "/bEnch1";
+pub const PATH: &str = text(aligned!(b"/bEnch1"));
 
 /// Where the link of [`REDIRECT`] leads.
-const TARGET: &str = "https://www.example.com/a/page/that/is/linked?from=here";
+const TARGET: &str = text(aligned!(b"https://www.example.com/a/page/that/is/linked?from=here"));
+
+const USER_AGENT: &[u8] =
+    aligned!(b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0");
 
 /// What Nginx passes on of a browser's request.
-pub const REDIRECT: &[u8] = b"GET /bEnch1 HTTP/1.1\r\nHost: snip.example\r\nX-Real-IP: 203.0.113.7\r\n\
+pub const REDIRECT: &[u8] = aligned!(
+    b"GET /bEnch1 HTTP/1.1\r\nHost: snip.example\r\nX-Real-IP: 203.0.113.7\r\n\
     X-Forwarded-For: 203.0.113.7\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
-    Chrome/129.0.0.0 Safari/537.36\r\nAccept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, br\r\n\r\n";
+    Chrome/129.0.0.0 Safari/537.36\r\nAccept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, br\r\n\r\n"
+);
 
 /// A link to be made.
-pub const CREATE: &[u8] = b"POST /urls HTTP/1.1\r\nHost: snip.example\r\nContent-Type: application/json\r\n\
-    Content-Length: 93\r\n\r\n{\"url\": \"https://www.example.com/a/page/that/is/linked?from=here\", \"title\": \"A page of ours\"}";
+pub const CREATE: &[u8] = aligned!(
+    b"POST /urls HTTP/1.1\r\nHost: snip.example\r\nContent-Type: application/json\r\nContent-Length: 93\r\n\r\n\
+    {\"url\": \"https://www.example.com/a/page/that/is/linked?from=here\", \"title\": \"A page of ours\"}"
+);
 
 /// A page of links.
-pub const LIST: &[u8] = b"GET /urls?per_page=25 HTTP/1.1\r\nHost: snip.example\r\n\r\n";
+pub const LIST: &[u8] = aligned!(b"GET /urls?per_page=25 HTTP/1.1\r\nHost: snip.example\r\n\r\n");
 
 // ---- Parts of a redirect -----------------------------------------------------------------------------------------
 
@@ -83,7 +109,7 @@ pub fn append(journal: &Journal) {
         user_id: None,
         at: Timestamp::from_micros(1_700_000_000_000_000),
         client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0"),
+        user_agent: Some(black_box(USER_AGENT)),
         referrer: None,
     }));
 }
@@ -154,7 +180,7 @@ pub fn decode(rows: &mut Rows, body: &[u8]) -> (i64, usize) {
 }
 
 /// What a link is called in Redis.
-pub const KEY: &str = "url:bEnch1";
+pub const KEY: &str = text(aligned!(b"url:bEnch1"));
 
 pub fn pack(key: &str) -> Vec<u8> {
     let mut cmd = Cmd::new();
@@ -163,8 +189,9 @@ pub fn pack(key: &str) -> Vec<u8> {
 }
 
 /// What Redis answers for [`KEY`].
-pub const REPLY: &[u8] =
-    b"$94\r\n{\"original_url\":\"https://www.example.com/a/page/that/is/linked?from=here\",\"url_id\":1,\"v\":1111}\r\n";
+pub const REPLY: &[u8] = aligned!(
+    b"$94\r\n{\"original_url\":\"https://www.example.com/a/page/that/is/linked?from=here\",\"url_id\":1,\"v\":1111}\r\n"
+);
 
 pub fn parse_reply(bytes: &[u8]) -> Option<(Value, usize)> {
     next_value(black_box(bytes)).expect("a reply")

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use snip::clicks::record::{ClickRef, Found, Prepared, RECORD_BYTES_MAX, decode, measure};
+use snip::clicks::record::{ClickRef, Draft, Found, Prepared, RECORD_BYTES_MAX, decode, measure};
 use snip::model::Click;
 
 /// CRC-32C, bit by bit (RFC 3720, appendix B.4).
@@ -24,7 +24,7 @@ fn encode(click: &Click, sequence: u64) -> Vec<u8> {
         referrer: click.referrer.as_deref().map(str::as_bytes),
     });
     let mut out = vec![0; prepared.bytes()];
-    prepared.encode(sequence, &mut out);
+    prepared.encode(sequence, &mut Draft::default(), &mut out);
     out
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use folder::{Disk, OpenError};
 pub(crate) use folder::{Folder, Segment, left_over, numbered_files};
 
-use super::record::{ClickRef, Prepared};
+use super::record::{ClickRef, Draft, Prepared};
 use super::segment::{HEADER_BYTES, first_sequence};
 use crate::limits::{JOURNAL_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES, JOURNAL_SYNC_DEADLINE};
 use crate::model::Timestamp;
@@ -166,6 +166,13 @@ impl Shared {
 #[derive(Default)]
 struct Writer {
     current: Option<Current>,
+    draft: Draft,
+}
+
+impl Writer {
+    fn append(&mut self, click: &Prepared<'_>) -> Option<u64> {
+        self.current.as_mut()?.append(click, &mut self.draft)
+    }
 }
 
 /// The segment that is being written.
@@ -183,9 +190,9 @@ impl Current {
     }
 
     /// Lays the click down, if it fits. Returns the sequence number behind it.
-    fn append(&mut self, click: &Prepared<'_>) -> Option<u64> {
+    fn append(&mut self, click: &Prepared<'_>, draft: &mut Draft) -> Option<u64> {
         let end = self.offset + click.bytes();
-        click.encode(self.next_sequence, self.pen.bytes(self.offset..end)?);
+        click.encode(self.next_sequence, draft, self.pen.bytes(self.offset..end)?);
         self.offset = end;
         self.next_sequence += 1;
         self.segment.publish(end as u64);
@@ -238,12 +245,12 @@ impl Journal {
 
     fn append_or_rotate(&self, writer: &mut Writer, click: &Prepared<'_>) -> Option<u64> {
         if !self.shared.wants_rotation.load(Ordering::Relaxed)
-            && let Some(end) = writer.current.as_mut().and_then(|current| current.append(click))
+            && let Some(end) = writer.append(click)
         {
             return Some(end);
         }
         self.rotate(writer);
-        writer.current.as_mut()?.append(click)
+        writer.append(click)
     }
 
     /// Goes on to the next segment, if one can be had; else the present one stays.

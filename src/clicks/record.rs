@@ -77,23 +77,21 @@ impl<'a> Prepared<'a> {
     }
 
     /// Lays the record down in `out`, which has exactly [`Self::bytes`] and is all zero. Allocates nothing.
-    pub fn encode(&self, sequence: u64, out: &mut [u8]) {
-        let click = &self.click;
-        let user_agent = click.user_agent.unwrap_or_default();
-        let referrer = click.referrer.unwrap_or_default();
-        let fixed = self.fixed(sequence, user_agent, referrer);
+    pub fn encode(&self, sequence: u64, draft: &mut Draft, out: &mut [u8]) {
+        let record = &mut draft.0[..self.length];
+        self.write(sequence, record);
         // Not of `out`: it lies in no cache of the processor yet, and to read it would be to wait for it.
-        let checksum = checksum(&[&fixed[LENGTH..], user_agent, referrer]);
-        put(out, LENGTH, &fixed[LENGTH..]);
-        put(out, FIXED_BYTES, user_agent);
-        put(out, FIXED_BYTES + user_agent.len(), referrer);
+        let checksum = checksum(&record[LENGTH..]);
+        put(out, LENGTH, &record[LENGTH..]);
         // Last: until it is there the record does not exist.
         put(out, CHECKSUM, &checksum.to_le_bytes());
     }
 
-    /// All fields but the checksum.
-    fn fixed(&self, sequence: u64, user_agent: &[u8], referrer: &[u8]) -> [u8; FIXED_BYTES] {
+    /// Everything but the checksum, over whatever `record` holds.
+    fn write(&self, sequence: u64, record: &mut [u8]) {
         let click = &self.click;
+        let user_agent = click.user_agent.unwrap_or_default();
+        let referrer = click.referrer.unwrap_or_default();
         let mut fixed = [0; FIXED_BYTES];
         // The casts lose nothing: RECORD_BYTES_MAX fits.
         put(&mut fixed, LENGTH, &(self.length as u16).to_le_bytes());
@@ -105,13 +103,25 @@ impl<'a> Prepared<'a> {
         put(&mut fixed, USER_ID, &click.user_id.unwrap_or(0).to_le_bytes());
         put(&mut fixed, AT, &click.at.micros().to_le_bytes());
         put_address(&mut fixed, click.client);
-        fixed
+        put(record, 0, &fixed);
+        put(record, FIXED_BYTES, user_agent);
+        put(record, FIXED_BYTES + user_agent.len(), referrer);
     }
 }
 
-/// CRC-32C of all parts in turn, which is never zero here: zeros are where no checksum was written yet.
-fn checksum(parts: &[&[u8]]) -> u32 {
-    parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part)).max(1)
+/// Where a writer makes a record before it lays it down: memory that stays in the processor's cache, so that the checksum
+/// is one pass over what is at hand.
+pub struct Draft(Box<[u8; RECORD_BYTES_MAX]>);
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self(Box::new([0; RECORD_BYTES_MAX]))
+    }
+}
+
+/// CRC-32C, which is never zero here: zeros are where no checksum was written yet.
+fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).max(1)
 }
 
 fn flags(click: &ClickRef<'_>) -> u8 {
@@ -209,7 +219,7 @@ fn whole(bytes: &[u8], sequence: u64) -> Result<Whole<'_>, Found> {
     let referrer_length = usize::from(u16::from_le_bytes(take(fixed, REFERRER_LENGTH)));
     let Some(padded) = bytes.get(..padded(length)) else { return Err(Found::Torn) };
     if length != FIXED_BYTES + user_agent_length + referrer_length
-        || u32::from_le_bytes(take(fixed, CHECKSUM)) != checksum(&[&padded[LENGTH..length]])
+        || u32::from_le_bytes(take(fixed, CHECKSUM)) != checksum(&padded[LENGTH..length])
         || u64::from_le_bytes(take(fixed, SEQUENCE)) != sequence
         || fixed[FLAGS] & !KNOWN_FLAGS != 0
         || !matches!(fixed[ADDRESS_KIND], 0 | 4 | 6)
@@ -291,7 +301,7 @@ mod tests {
     fn encoded(click: ClickRef<'_>, sequence: u64) -> Vec<u8> {
         let prepared = Prepared::new(click);
         let mut out = vec![0; prepared.bytes()];
-        prepared.encode(sequence, &mut out);
+        prepared.encode(sequence, &mut Draft::default(), &mut out);
         out
     }
 

@@ -300,7 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clicks::record::{ClickRef, Prepared};
+    use crate::clicks::record::{ClickRef, Draft, Prepared};
 
     fn header() -> Header {
         let (journal, created_at) = (JournalId([7; 16]), Timestamp::from_micros(1));
@@ -317,7 +317,7 @@ mod tests {
             let prepared = Prepared::new(click);
             let from = bytes.len();
             bytes.resize(from + prepared.bytes(), 0);
-            prepared.encode(first_sequence(3) + index, &mut bytes[from..]);
+            prepared.encode(first_sequence(3) + index, &mut Draft::default(), &mut bytes[from..]);
         }
         bytes.extend(behind);
         let path = folder.join("segment");
