@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 
-use crate::figures::{Figures, Latency, count, read};
+use crate::figures::{Figures, Latency, add_alone, read};
 use crate::http::Method;
 
 /// What a request was for, as the label `endpoint` names it. Unknown paths share one name.
@@ -105,6 +105,7 @@ struct Requests {
 }
 
 /// What is counted of requests: a table with a place for every endpoint, method and status, so that counting is an addition.
+/// Requests are answered, and counted, by one thread (`runtime::init`).
 pub struct Metrics {
     requests: Vec<Requests>,
     /// Short URLs made.
@@ -122,13 +123,13 @@ impl Metrics {
     /// Counts an answered request.
     pub fn observe(&self, endpoint: Endpoint, method: Method, status: u16, took: Duration) {
         self.count(endpoint, method, status);
-        self.requests(endpoint, method).latency.observe(took);
+        self.requests(endpoint, method).latency.observe_alone(took);
     }
 
     /// Counts a request that was refused before it could be timed.
     pub fn count(&self, endpoint: Endpoint, method: Method, status: u16) {
         let at = STATUSES.iter().position(|(known, _)| *known == status).unwrap_or(STATUS_500);
-        count(&self.requests(endpoint, method).by_status[at]);
+        add_alone(&self.requests(endpoint, method).by_status[at], 1);
     }
 
     fn requests(&self, endpoint: Endpoint, method: Method) -> &Requests {

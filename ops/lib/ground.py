@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import net, roles, wait
-from .process import Process
+from .process import Process, interrupt_once
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 READY_SECONDS = 30
@@ -34,9 +34,11 @@ def cpu_nanoseconds(process, thread=None):
 
 
 class Ground:
-    """A temporary folder, and processes that end with it."""
+    """A temporary folder, and processes that end with it. From its start on a signal raises KeyboardInterrupt, so that `end`
+    has its turn."""
 
     def __init__(self):
+        interrupt_once()
         self.folder = Path(tempfile.mkdtemp(prefix="snip-ground-"))
         self.folder.chmod(0o755)
         self.children = []

@@ -21,6 +21,7 @@ pub(crate) use folder::{Folder, Segment, left_over, numbered_files};
 
 use super::record::{ClickRef, Draft, Prepared};
 use super::segment::{HEADER_BYTES, first_sequence};
+use crate::figures::add_alone;
 use crate::limits::{JOURNAL_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES, JOURNAL_SYNC_DEADLINE};
 use crate::model::Timestamp;
 use crate::runtime::slot;
@@ -235,8 +236,7 @@ impl Journal {
         };
         self.shared.tail.store(end, Ordering::Release);
         // Nobody else writes it: the writer is locked.
-        let recorded = &self.shared.stats.recorded;
-        recorded.store(recorded.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        add_alone(&self.shared.stats.recorded, 1);
         drop(writer);
         if self.shared.durability == Durability::Always {
             self.wait_until_synced(end);

@@ -34,7 +34,7 @@ use lookup::Next;
 use redis::Level2;
 
 use crate::error::{StoreError, StoreResult};
-use crate::figures::{Figures, count, read};
+use crate::figures::{Figures, add_alone, count, read};
 use crate::limits::{LINK_TTL, LINK_TTL_ATTESTED, STORE_DEADLINE};
 use crate::model::{ChangedUrl, Version};
 use crate::redis::{Config, Events};
@@ -197,7 +197,8 @@ impl Links {
     pub fn resolve(&self, code: &str, now: Instant) -> StoreResult<Resolved> {
         let links = &*self.inner;
         if let Some(known) = links.local.get(code, now, links.ttl(now)) {
-            count(if known == Known::Absent { &links.stats.local_absent } else { &links.stats.local_hits });
+            // Codes are resolved by the one thread that answers requests.
+            add_alone(if known == Known::Absent { &links.stats.local_absent } else { &links.stats.local_hits }, 1);
             return Ok(resolved(known, true));
         }
         self.resolve_elsewhere(code, now)
