@@ -157,6 +157,11 @@ pub const WARM_UP_LIMIT: Duration = Duration::from_secs(300);
 /// Clicks stored in one transaction. While as many wait, more of them are cheaper each: what is done once for each URL and
 /// each page of an index is shared (`benches/journal.rs`).
 pub const CLICKS_BATCH_MAX: usize = 16_384;
+/// A batch that the store did not take is offered again in halves, which are not made smaller than this.
+pub const CLICKS_BATCH_MIN: usize = 64;
+/// After a batch that took less than this the next one may be twice as large, up to the usual: so that one of that size
+/// will meet its deadline, too.
+pub const CLICKS_BATCH_QUICK: Duration = Duration::from_millis(STORE_DEADLINE.as_millis() as u64 / 4);
 /// Bytes of their texts: with the rest of a row, a batch fits one request to PostgreSQL.
 pub const CLICKS_BATCH_TEXT_BYTES: usize = 4 << 20;
 /// What a click takes in such a request beside its texts, at the most.
@@ -468,7 +473,7 @@ const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() + DRAIN_LAST_CALL.as_mill
 const _: () = assert!(LISTEN_LINGER_SHARED.as_millis() < 1000); // the kernel's first retry
 const _: () = assert!(SHORT_CODE_CHARS <= SHORT_CODE_CHARS_MAX);
 const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
-const _: () = assert!(SQLITE_CLICKS_MAX <= CLICKS_BATCH_MAX);
+const _: () = assert!(CLICKS_BATCH_MIN <= SQLITE_CLICKS_MAX && SQLITE_CLICKS_MAX <= CLICKS_BATCH_MAX);
 const _: () = assert!(CLICKS_FLUSH_INTERVAL.as_millis() <= CLICKS_FLUSH_INTERVAL_MAX.as_millis());
 const _: () = assert!(CLICKS_FLUSH_INTERVAL_MAX.as_millis() < CLICKS_FLUSH_DEADLINE.as_millis());
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);

@@ -1,6 +1,6 @@
 //! From the journal to the store: each batch is one transaction of its clicks and the journal's position. The position in
-//! the store is what counts. A batch is offered again, unchanged, until the store tells a position: if an earlier offer
-//! of it was taken after all, that is the position behind it, and nothing is written twice.
+//! the store is what counts. What the store does not take is offered again, half as much at a time, until it tells a
+//! position: if an earlier offer was taken after all, that is the position behind it, and nothing is written twice.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::journal::{Folder, Segment, Shared};
 use super::segment::{Next, Reader, first_sequence, index_of, segment_of};
-use crate::error::StoreResult;
+use crate::error::StoreError;
 use crate::limits::{
-    CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX, CLICKS_FLUSH_SHARE, CLICKS_REST_MAX,
-    CLICKS_REST_SHARE, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
+    CLICKS_BATCH_MIN, CLICKS_BATCH_QUICK, CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX,
+    CLICKS_FLUSH_SHARE, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
 };
 use crate::model::{Click, JournalStep};
 use crate::runtime::Filler;
@@ -225,11 +225,21 @@ pub(super) struct Shipper<'a> {
     cursor: Cursor,
     /// What the store last said; the next step leads on from here.
     position: u64,
+    /// Where offers from that position led to which the store did not answer: each may have been taken all the same. No
+    /// two are alike, and each is at most as large as the one before, so that they are as few as there are halves.
+    unanswered: Vec<u64>,
+    /// Clicks in the next batch, at the most. Less than the store's own measure after it did not take one: to one that has
+    /// become slow, the same batch would be too large for ever.
+    batch_max: usize,
+    /// Pause after the next offer that is not taken.
+    retry_after: Duration,
 }
 
 impl<'a> Shipper<'a> {
     pub fn new(shared: &'a Shared, desk: &'a Desk, store: &'a dyn ClickStore) -> Self {
-        Self { shared, desk, store, cursor: Cursor::new(), position: JournalStep::UNKNOWN }
+        let (cursor, position, unanswered) = (Cursor::new(), JournalStep::UNKNOWN, Vec::new());
+        let (batch_max, retry_after) = (store.batch_max(), CLICKS_RETRY_MIN);
+        Self { shared, desk, store, cursor, position, unanswered, batch_max, retry_after }
     }
 
     /// Ships until the desk is closed and nothing is left, or the desk gives up.
@@ -251,7 +261,9 @@ impl<'a> Shipper<'a> {
                 self.desk.wait_for_batch(began, CLICKS_FLUSH_INTERVAL);
                 continue;
             };
-            self.store_batch(&batch)?;
+            if !self.store_batch(&batch)? {
+                continue;
+            }
             if batch.is_full && is_closing {
                 // Nobody is served any more who would suffer.
             } else if batch.is_full {
@@ -345,7 +357,7 @@ impl<'a> Shipper<'a> {
         let began_at = self.cursor.sequence();
         let mut clicks = Vec::new();
         let mut text_bytes = 0;
-        let batch_max = self.store.batch_max();
+        let batch_max = self.batch_max;
         let is_full = |clicks: &Vec<Click>, text_bytes| {
             clicks.len() == batch_max || text_bytes > CLICKS_BATCH_TEXT_BYTES - Click::TEXT_BYTES_MAX
         };
@@ -378,23 +390,49 @@ impl<'a> Shipper<'a> {
         Ok(Some(Batch { clicks: Arc::new(clicks), step, began_at, covers, is_full }))
     }
 
-    /// Offers a batch until the store tells a position.
-    fn store_batch(&mut self, batch: &Batch) -> Result<(), GivenUp> {
-        let position = self.persist("store clicks", |shipper| shipper.offer(batch))?;
+    /// Offers a batch; whether the store told a position.
+    fn store_batch(&mut self, batch: &Batch) -> Result<bool, GivenUp> {
+        let began = Instant::now();
+        let position = match self.store.record_clicks(Arc::clone(&batch.clicks), batch.step.clone()) {
+            Ok(position) => position,
+            Err(error) => return self.put_off(batch, &error).map(|()| false),
+        };
+        let is_earlier_offer = self.unanswered.contains(&position);
+        self.unanswered.clear();
         self.position = position;
-        if position != batch.step.to {
-            return self.realign(position, batch.began_at);
+        self.retry_after = CLICKS_RETRY_MIN;
+        if began.elapsed() < CLICKS_BATCH_QUICK {
+            self.batch_max = (self.batch_max * 2).clamp(CLICKS_BATCH_MIN, self.store.batch_max());
         }
-        self.shared.stats.stored.fetch_add(batch.clicks.len() as u64, Ordering::Relaxed);
-        self.shared.folder.mark(position);
-        self.settle(batch.covers);
-        Ok(())
+        if position == batch.step.to {
+            self.shared.stats.stored.fetch_add(batch.clicks.len() as u64, Ordering::Relaxed);
+            self.shared.folder.mark(position);
+            self.settle(batch.covers);
+        } else if is_earlier_offer {
+            self.go_on_from(batch.began_at, position)?;
+            self.shared.folder.mark(position);
+        } else {
+            self.realign(position, batch.began_at)?;
+        }
+        Ok(true)
     }
 
-    fn offer(&self, batch: &Batch) -> StoreResult<u64> {
-        self.store.record_clicks(Arc::clone(&batch.clicks), batch.step.clone()).inspect_err(|_| {
-            self.shared.stats.refused_batches.fetch_add(1, Ordering::Relaxed);
-        })
+    /// The batch was not taken, or nobody knows. After a pause the next one begins at the same click.
+    fn put_off(&mut self, batch: &Batch, error: &StoreError) -> Result<(), GivenUp> {
+        let (clicks, pause) = (batch.clicks.len(), self.retry_after);
+        self.shared.stats.refused_batches.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%error, clicks, retry_after = ?pause, "could not store clicks");
+        if !self.unanswered.contains(&batch.step.to) {
+            self.unanswered.push(batch.step.to);
+        }
+        self.batch_max = (clicks / 2).max(clicks.min(CLICKS_BATCH_MIN));
+        if self.desk.gives_up() {
+            return Err(GivenUp);
+        }
+        self.desk.rest(pause);
+        self.retry_after = (pause * 2).min(CLICKS_RETRY_MAX);
+        self.seek(batch.began_at)?;
+        Ok(())
     }
 
     /// The store is elsewhere than where we left it: it was put back to an earlier state, it lost the journal's row, or a
@@ -410,6 +448,11 @@ impl<'a> Shipper<'a> {
             later => later,
         };
         tracing::error!(position, place, "the store's position in the click journal is not where this process left it");
+        self.go_on_from(began_at, place)
+    }
+
+    /// Goes on at another place than at `began_at`: the clicks between are stored, or are to be stored once more.
+    fn go_on_from(&mut self, began_at: u64, place: u64) -> Result<(), GivenUp> {
         let (passed_before, _) = self.seek(began_at)?;
         let (passed_now, _) = self.seek(place)?;
         let stats = &self.shared.stats;

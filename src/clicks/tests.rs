@@ -23,6 +23,8 @@ enum Mood {
     Refuses,
     /// Takes it and says that it did not answer.
     TakesSilently,
+    /// Takes at most so many clicks at a time: more would last too long.
+    TakesAtMost(usize),
 }
 
 /// A store in memory.
@@ -77,7 +79,7 @@ impl ClickStore for Memory {
         state.offers.push((clicks.len(), step.from, step.to));
         self.changed.notify_all();
         let mood = if state.moods.is_empty() { state.lasting } else { state.moods.remove(0) };
-        if mood == Mood::Refuses {
+        if mood == Mood::Refuses || matches!(mood, Mood::TakesAtMost(count) if clicks.len() > count) {
             return Err(StoreError::Unavailable("on purpose".into()));
         }
         let position = state.positions.get(&step.journal.0).copied().unwrap_or(JournalStep::UNKNOWN);
@@ -95,7 +97,7 @@ impl ClickStore for Memory {
         let state = self.state.lock().unwrap();
         match state.lasting {
             Mood::Refuses => Err(StoreError::Unavailable("on purpose".into())),
-            Mood::Takes | Mood::TakesSilently => Ok(state.positions.get(&journal.0).copied()),
+            Mood::Takes | Mood::TakesSilently | Mood::TakesAtMost(_) => Ok(state.positions.get(&journal.0).copied()),
         }
     }
 }
@@ -211,6 +213,43 @@ fn a_batch_without_an_answer_is_not_stored_twice() {
         assert_eq!(clicks.stats().refused_batches.load(Ordering::Relaxed), refused);
         assert_eq!(clicks.stats().stored.load(Ordering::Relaxed), 100);
     }
+}
+
+#[test]
+fn a_smaller_offer_finds_that_a_larger_one_was_taken() {
+    let place = Place::new();
+    place.leave(0..1000);
+    place.store.set(|state| state.moods = vec![Mood::Refuses, Mood::TakesSilently]);
+    let clicks = place.start();
+    assert!(clicks.flush());
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..1000));
+    let sizes: Vec<_> = place.store.get(|state| state.offers.iter().map(|offer| offer.0).collect());
+    // The third was for nothing: the second was in the store. What is left after it is less than the store may get again.
+    assert_eq!(sizes, [1000, 500, 250, 500]);
+    assert_eq!(clicks.stats().stored.load(Ordering::Relaxed), 1000);
+    assert_eq!(clicks.stats().waiting(), 0);
+}
+
+#[test]
+fn a_store_that_is_too_slow_for_a_batch_gets_smaller_ones_and_then_larger_ones_again() {
+    let place = Place::new();
+    place.leave(0..1000);
+    place.store.set(|state| state.lasting = Mood::TakesAtMost(200));
+    let clicks = place.start();
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..1000));
+    end(&clicks);
+    drop(clicks);
+    place.leave(1000..3000);
+    place.store.set(|state| (state.moods, state.lasting) = (vec![Mood::Refuses; 3], Mood::Takes));
+    place.store.set(|state| state.offers.clear());
+    let clicks = place.start();
+    assert!(clicks.flush());
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..3000));
+    let sizes: Vec<_> = place.store.get(|state| state.offers.iter().map(|offer| offer.0).collect());
+    assert_eq!(sizes, [2000, 1000, 500, 250, 500, 1000, 250]);
 }
 
 /// The worst moment: the batch is stored, its answer is lost, and then the process is killed.
