@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use snip::clicks::{ClickRef, Journal, Options};
 use snip::model::Timestamp;
 use support::command::{self, Finished, eventually, run};
+use support::postgres::Postgres;
 use support::snip::{Launch, Place, StoreKind};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -21,9 +22,14 @@ const RECORD: usize = 64;
 
 /// A journal of [`CLICKS`] clicks that the instance `name` left; returns its folder and its file.
 fn left_over(place: &Place, name: &str) -> (PathBuf, PathBuf) {
+    leave(place, name, 1..=CLICKS)
+}
+
+/// As [`left_over`], with a click on each of these URLs.
+fn leave(place: &Place, name: &str, url_ids: impl Iterator<Item = i64>) -> (PathBuf, PathBuf) {
     let folder = place.data_dir().join("journal").join(name);
     let journal = Journal::open(Options::new(&folder, name)).expect("a journal");
-    for url_id in 1..=CLICKS {
+    for url_id in url_ids {
         let at = Timestamp::from_micros(url_id);
         journal.append(ClickRef { url_id, user_id: None, at, client: None, user_agent: None, referrer: None });
     }
@@ -142,4 +148,34 @@ fn a_server_tells_what_others_left() {
     eventually("a line in the log", LIMIT, || snip.log().contains(&advice));
     // And it leaves the lock to whoever follows the advice.
     assert!(ship(&place, &folder).success().stdout.starts_with("Stored 5 clicks"));
+}
+
+/// So slow that what is waiting does not get through within the deadline of one transaction (`limits::STORE_DEADLINE`).
+#[test]
+fn a_store_that_has_become_slow_gets_every_click_once() {
+    const WAITING: i64 = 2_000;
+    let (place, postgres) = (place(), Postgres::start());
+    let start = || {
+        let launch = Launch::at(Arc::clone(&place)).arg("--instance-id").arg("slow");
+        launch.arg("--database-url").arg(postgres.url()).start()
+    };
+    let (id, _) = start().client().shorten("https://www.example.com/");
+    postgres.psql(
+        "CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.004); RETURN NEW; END';
+         CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION rest()",
+    );
+    leave(&place, "slow", std::iter::repeat_n(id, WAITING as usize));
+    let snip = start();
+    let count = || {
+        postgres
+            .psql("SELECT count(*) FROM events WHERE event_type = 'redirect'")
+            .trim()
+            .parse::<i64>()
+            .expect("a number")
+    };
+    eventually("all clicks are stored", LIMIT, || count() >= WAITING);
+    let mut client = snip.client();
+    eventually("none waits", LIMIT, || client.metric("clicks_waiting") == 0.0);
+    assert!(client.metric("clicks_batches_refused_total") > 0.0, "it was not slow enough");
+    assert_eq!(count(), WAITING);
 }
