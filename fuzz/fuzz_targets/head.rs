@@ -1,8 +1,8 @@
-//! The head of a request: read as the reference reads it, and no differently when it comes in pieces.
+//! The head of a request: read as the reference reads it, as by httparse, and no differently when it comes in pieces.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use reference::Outcome;
+use reference::{Outcome, by_httparse};
 use snip::http::head::{Framing, Parsed, parse};
 
 /// Longer inputs are not cut at every byte: that would be quadratic.
@@ -10,6 +10,7 @@ const CUT_BYTES_MAX: usize = 300;
 
 fuzz_target!(|data: &[u8]| {
     let parsed = parse(data);
+    assert_eq!(parsed, by_httparse::parse(data));
     match (&parsed, reference::head(data)) {
         (Ok(Parsed::Complete(head)), Ok(Some(expected))) => {
             assert_eq!(head.bytes, expected.request.bytes);
@@ -32,6 +33,11 @@ fuzz_target!(|data: &[u8]| {
     {
         for cut in 0..head.bytes {
             assert!(matches!(parse(&data[..cut]), Ok(Parsed::Partial)), "cut at {cut}");
+        }
+    } else if data.len() <= CUT_BYTES_MAX {
+        // What is refused is refused as early as by httparse.
+        for cut in 0..data.len() {
+            assert_eq!(parse(&data[..cut]), by_httparse::parse(&data[..cut]), "cut at {cut}");
         }
     }
 });

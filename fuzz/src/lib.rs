@@ -1,6 +1,8 @@
 //! A second reading of HTTP/1.1 requests, to compare the server's with. Written from RFC 9112 and 9110 in the order of
 //! their text, with whole inputs and plenty of copies: no state, no speed, nothing in common with the code it judges.
 
+pub mod by_httparse;
+
 /// What is to become of the next bytes on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
