@@ -9,8 +9,8 @@ class Late(Exception):
     """A condition did not come true in time."""
 
 
-def until(what, seconds, condition):
-    """The condition's first true value; `Late` when it has none within so many seconds.
+def until(what, seconds, condition, step_seconds=STEP_SECONDS):
+    """The condition's first true value; `Late` when it has none within so many seconds. It is looked at every `step_seconds`.
 
     `what` ends the sentence "waited 10 s in vain until …".
     """
@@ -21,4 +21,4 @@ def until(what, seconds, condition):
             return value
         if time.monotonic() > deadline:
             raise Late(f"waited {seconds:g} s in vain until {what}")
-        time.sleep(STEP_SECONDS)
+        time.sleep(step_seconds)
