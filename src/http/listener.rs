@@ -9,7 +9,7 @@ use std::time::Duration;
 use may::io::{CoIo, WaitIo, WaitIoWaker};
 use socket2::Socket;
 
-use super::bound::{Bound, Hold};
+use super::bound::Hold;
 use super::conn;
 use super::head::Method;
 use super::response::Refusal;
@@ -47,9 +47,8 @@ impl Listening {
     }
 }
 
-/// Serves a bound socket on a coroutine of its own.
-pub(super) fn listen<S: Service>(bound: Bound, shared: Arc<Shared<S>>) -> io::Result<Listening> {
-    let (socket, hold) = bound.open().map_err(io::Error::other)?;
+/// Serves a socket that listens on a coroutine of its own.
+pub(super) fn listen<S: Service>(socket: Socket, hold: Hold, shared: Arc<Shared<S>>) -> io::Result<Listening> {
     let io = CoIo::new(socket).map_err(io::Error::from)?;
     let is_to_close = Arc::new(AtomicBool::new(false));
     let (closed, filler) = runtime::slot();

@@ -222,8 +222,10 @@ impl<S: Service> Server<S> {
             closes_idle: AtomicBool::new(false),
             ended: (Mutex::new(()), Condvar::new()),
         });
-        let listening =
-            bound.into_iter().map(|bound| listener::listen(bound, Arc::clone(&shared))).collect::<Result<_, _>>()?;
+        // All are open before one is served: whoever is answered at one address finds the others, too.
+        let open = bound.into_iter().map(Bound::open).collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
+        let listen = |(socket, hold)| listener::listen(socket, hold, Arc::clone(&shared));
+        let listening = open.into_iter().map(listen).collect::<Result<_, _>>()?;
         Ok(Self { shared, listening })
     }
 
