@@ -112,11 +112,13 @@ struct Cursor {
     passed: u64,
     /// Damage was met in the present segment; nothing behind it counts.
     is_torn: bool,
+    /// The last segment whose damage was told; it is met again when clicks are read again.
+    told: u64,
 }
 
 impl Cursor {
     fn new() -> Self {
-        Self { segment: None, passed: 0, is_torn: false }
+        Self { segment: None, passed: 0, is_torn: false, told: 0 }
     }
 
     /// Behind the last click read.
@@ -139,8 +141,9 @@ impl Cursor {
                 Next::Click(click) => return Ok(Some(click)),
                 Next::Torn | Next::Unfinished => {
                     // What an earlier run left was looked at when it was counted.
-                    if segment.number >= folder.first_own {
+                    if segment.number >= folder.first_own && segment.number > self.told {
                         tell_torn(folder, segment, reader, written)?;
+                        self.told = segment.number;
                     }
                     self.is_torn = true;
                 }
@@ -156,7 +159,7 @@ impl Cursor {
     /// Goes to the click with this number, or to the first one behind it. Returns the number of clicks passed, and whether
     /// the journal holds fewer clicks than that place says.
     fn seek(&mut self, sequence: u64, folder: &Folder) -> io::Result<(u64, bool)> {
-        *self = Self::new();
+        *self = Self { told: self.told, ..Self::new() };
         let mut passed = 0;
         let mut reached = None;
         while let Some(segment) = folder.segment_after(self.passed) {

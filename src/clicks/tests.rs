@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -397,6 +398,22 @@ fn a_store_that_forgets_the_journal_gets_each_click_once() {
     assert!(clicks.flush());
     end(&clicks);
     assert_eq!(place.store.ids(), Vec::from_iter(0..6));
+}
+
+#[test]
+fn damage_that_is_read_again_is_counted_once() {
+    let place = Place::new();
+    place.store.set(|state| state.lasting = Mood::Refuses);
+    // Nothing is read before the store has told the journal's position.
+    let clicks = place.start();
+    (0..10).for_each(|id| clicks.record(click(id)));
+    let segment = place.files().remove(0);
+    let file = fs::File::options().write(true).open(&segment).unwrap();
+    file.write_all_at(b"A", (HEADER_BYTES + 4 * 72 + 64) as u64).unwrap(); // instead of an "a", in the fifth's user agent
+    place.store.set(|state| (state.moods, state.lasting) = (vec![Mood::Refuses; 3], Mood::Takes));
+    place.store.wait_until("they are stored", |state| state.clicks.len() == 4);
+    clicks.close(Duration::from_millis(1));
+    assert_eq!(clicks.size().skipped, 6, "it and those behind it");
 }
 
 #[test]
