@@ -509,10 +509,12 @@ fn host_name() -> String {
     instance_id(&name).unwrap_or_else(|_| "snip".into())
 }
 
-/// `10s`, `500ms`, `2m`: a number with its unit, more than nothing.
+/// `10s`, `500ms`, `2m`: a number with its unit, more than nothing and at most [`limits::SETTING_TIME_MAX`].
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    parsed.filter(|time| !time.is_zero()).ok_or_else(|| "expected a time such as 10s, 500ms or 2m".to_owned())
+    let time = parsed.filter(|time| !time.is_zero());
+    let time = time.ok_or_else(|| "expected a time such as 10s, 500ms or 2m".to_owned())?;
+    if time > limits::SETTING_TIME_MAX { Err("expected a time of a year (8760h) at most".to_owned()) } else { Ok(time) }
 }
 
 #[cfg(test)]
@@ -598,6 +600,13 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_is_reckoned_with_the_longest_time() {
+        let time = duration("8760h").unwrap();
+        assert!(std::time::Instant::now().checked_add(time).is_some());
+        assert!(duration("8761h").is_err());
+    }
+
+    #[test]
     fn an_empty_redis_url_is_none() {
         let redis = |arguments: &[&str]| serve(arguments).unwrap().redis().map(ToString::to_string);
         assert_eq!((redis(&[]), redis(&["--redis-url", ""])), (None, None));
@@ -622,6 +631,7 @@ mod tests {
         check(&["--listen", "8080"], "neither host:port nor unix:/path");
         check(&["--head-timeout", "0s"], "expected a time such as");
         check(&["--head-timeout", "soon"], "expected a time such as");
+        check(&["--drain-timeout", "9223372036854775807s"], "a year (8760h) at most");
         check(&["--max-connections", "0"], "1..=30000");
         check(&["--log-level", "loud"], "possible values");
         check(&["--redis-url", "cache:6379"], "must begin with redis://");

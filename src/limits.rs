@@ -91,6 +91,9 @@ pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub const RATE_MIN_DEFAULT: u32 = 8 * 1024;
 /// How long a connection is idle before it gives back the memory of its stack that it does not use at present.
 pub const IDLE_TRIM_AFTER: Duration = Duration::from_secs(5);
+/// The longest time that can be set: a year, as good as for ever. Deadlines are reckoned with it, and no clock goes on for
+/// ever.
+pub const SETTING_TIME_MAX: Duration = Duration::from_hours(365 * 24);
 /// From SIGTERM to the end of the process, whatever is still in flight.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// From SIGTERM until connections between two requests are closed, at the most half of the drain's time. A client that asks
@@ -186,6 +189,25 @@ pub const CLICKS_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const CLICKS_REST_SHARE: u32 = 8;
 /// The longest such rest.
 pub const CLICKS_REST_MAX: Duration = Duration::from_millis(25);
+/// Clicks of this instance a second from which on a burst is possible. What an instance with less to do stores takes little of
+/// a core, and a neighbour that keeps the core busy is no reason for its clicks to wait.
+pub const CLICKS_BURST_RATE: u64 = 2_000;
+/// In a burst the processors that this process may run on are idle for less than this share of their time, in percent: storing
+/// the clicks of a core full of redirects takes a fifth to a third of it (`docs/performance.md`, "all in"), and where less is
+/// idle the store would take the rest from them. The kernel's figure is a tick or two off, in the 25 of a look.
+pub const CLICKS_BURST_IDLE_PERCENT: u64 = 25;
+/// How often the shipper looks whether a burst goes on, and the least time that its figures are of: 25 of the kernel's ticks for
+/// each processor, fewer would tell little. Both ends of a burst are noticed so much later, which is short beside the second
+/// that clicks may wait for each other on a busy core.
+pub const CLICKS_BURST_LOOK: Duration = Duration::from_millis(250);
+/// How long clicks wait in one burst, at the most. Past it the load is no burst, and they are stored beside it. What gathers
+/// by then at 13,000 a second, an instance's share of a full core, is stored beside the load within the 5 s that a reader
+/// waits ([`CLICKS_FLUSH_DEADLINE`]; `docs/performance.md` has what was measured). A third of the 30 s from which on
+/// `JournalLagging` (`ops/prometheus/rules/snip.yml`) looks at them; the rest is for storing them.
+pub const CLICKS_BURST_MAX: Duration = Duration::from_secs(10);
+/// The share of the journal's bytes (one in so many) past which a burst's clicks wait no longer. The rest is for the time that a
+/// store may be away.
+pub const CLICKS_BURST_JOURNAL_SHARE: u64 = 4;
 /// Bytes of one segment file of the journal, its header included. Rotation costs a file each; what is mapped and
 /// touched of it is [`JOURNAL_AHEAD_BYTES`], whatever its size.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -297,6 +319,8 @@ pub const SQLITE_WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
 
 /// Silence after which the kernel asks whether the peer is still there.
 pub const SOCKET_KEEPALIVE: Duration = Duration::from_secs(30);
+/// A write buffer larger than this is given back once it is written, so that bulk loads leave no memory behind.
+pub const CLIENT_WRITE_KEEP_BYTES: usize = 256 << 10;
 
 // ---- PostgreSQL ------------------------------------------------------------------------------------------------
 
@@ -317,8 +341,6 @@ pub const PG_WAITERS_MAX: usize = 4096;
 /// While more requests than this are with the server, further ones are gathered until there are as many again, and then
 /// written in one system call (`benches/pg_select.rs`). Fewer are written at once.
 pub const PG_GATHER_REQUESTS: usize = 16;
-/// A write buffer larger than this is given back once it is written, so that bulk loads leave no memory behind.
-pub const PG_WRITE_KEEP_BYTES: usize = 256 << 10;
 /// Read buffer of one connection; a larger message grows it for as long as it takes.
 pub const PG_READ_BYTES: usize = 64 << 10;
 /// Bytes of one message from the server; past it the connection is closed.
@@ -476,6 +498,9 @@ const _: () = assert!(PER_PAGE_DEFAULT <= PER_PAGE_MAX);
 const _: () = assert!(CLICKS_BATCH_MIN <= SQLITE_CLICKS_MAX && SQLITE_CLICKS_MAX <= CLICKS_BATCH_MAX);
 const _: () = assert!(CLICKS_FLUSH_INTERVAL.as_millis() <= CLICKS_FLUSH_INTERVAL_MAX.as_millis());
 const _: () = assert!(CLICKS_FLUSH_INTERVAL_MAX.as_millis() < CLICKS_FLUSH_DEADLINE.as_millis());
+const _: () = assert!(CLICKS_BURST_LOOK.as_millis() >= 200); // ticks of the kernel are 10 ms
+const _: () = assert!(CLICKS_BURST_LOOK.as_millis() <= CLICKS_FLUSH_INTERVAL_MAX.as_millis());
+const _: () = assert!(3 * CLICKS_BURST_MAX.as_secs() <= 30); // JournalLagging
 const _: () = assert!(SQLITE_BATCH_JOBS <= SQLITE_QUEUE_JOBS);
 const _: () = assert!(SQLITE_LOCK_WAIT.as_millis() < HEALTH_DEADLINE.as_millis());
 const _: () = assert!(PG_READ_BYTES <= PG_TURN_BYTES && PG_TURN_BYTES <= PG_MESSAGE_BYTES_MAX);

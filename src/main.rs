@@ -160,7 +160,11 @@ fn await_signal(mut signals: Signals) {
     let signal = signals.forever().next();
     tell_supervisor(NotifyState::Stopping);
     tracing::info!(signal, "shutting down: requests in flight are finished, no new ones taken");
-    std::thread::spawn(move || signals.forever().next().map(|_| std::process::exit(130)));
+    let second = move || signals.forever().next().map(|_| std::process::exit(130));
+    // Without the thread the end is still orderly, only not to be hurried.
+    if let Err(error) = std::thread::Builder::new().name("snip-signal".into()).spawn(second) {
+        tracing::warn!(%error, "no thread to wait for a second signal: SIGKILL ends the process at once");
+    }
 }
 
 /// Tells systemd, or whoever else set `NOTIFY_SOCKET`.

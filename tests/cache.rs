@@ -22,6 +22,7 @@ use support::snip::{Launch, Snip, StoreKind};
 
 /// What `docs/caching.md` publishes for an instance that reaches the store, and half as much again for a busy machine.
 const BOUND: Duration = Duration::from_millis(4500);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn is_long() -> bool {
     std::env::var_os("SNIP_TEST_LONG").is_some()
@@ -39,19 +40,13 @@ fn three(postgres: &Postgres, redis: &Redis) -> Vec<Snip> {
     snips
 }
 
-fn metric(client: &mut Client, name: &str) -> f64 {
-    let text = client.get("/metrics").expect(200).text().to_owned();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
-}
-
 fn lookups(client: &mut Client, level: &str, result: &str) -> f64 {
-    metric(client, &format!(r#"cache_lookups_total{{level="{level}",result="{result}"}}"#))
+    client.metric(&format!(r#"cache_lookups_total{{level="{level}",result="{result}"}}"#))
 }
 
 fn trusts_redis(snip: &Snip) {
     let mut client = snip.client();
-    wait_until("Redis is trusted", || metric(&mut client, "cache_redis_trusted") == 1.0);
+    wait_until("Redis is trusted", || client.metric("cache_redis_trusted") == 1.0);
 }
 
 /// Waits until each of them is warm or leaves it to another: from then on what it holds in memory it was asked for.
@@ -268,7 +263,7 @@ fn a_scan_leaves_the_hot_set_in_memory() {
     let hit = lookups(&mut client, "local", "hit") - hits;
     // Links in memory have an end, after which each is asked for again.
     assert!(hit >= asked * 0.8, "of {asked} requests for hot links {hit} were answered from memory");
-    assert!(metric(&mut client, "cache_local_bytes") < 16e6);
+    assert!(client.metric("cache_local_bytes") < 16e6);
 }
 
 #[test]
@@ -377,7 +372,7 @@ fn one_instance_warms_the_others_up() {
     let keys = redis.run(&["EVAL", "return redis.call('DBSIZE') - redis.call('EXISTS', 'snip:warming')", "0"]);
     assert_eq!(keys, redis::Value::Int(i64::from(links)));
     let mut client = warm[0].client();
-    let (bytes, in_memory) = (metric(&mut client, "cache_local_bytes"), metric(&mut client, "cache_local_links"));
+    let (bytes, in_memory) = (client.metric("cache_local_bytes"), client.metric("cache_local_links"));
     assert!(bytes < 16e6 && in_memory >= f64::from(links.min(50_000)), "{in_memory} links in {bytes} bytes");
     for code in [1, links / 9 * 10 - 1] {
         for snip in &snips {
@@ -489,7 +484,8 @@ fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the
                         oldest.fetch_max(began.saturating_sub(*replaced), Ordering::Relaxed);
                     }
                     served.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(1));
+                    // Leaves some of the machine to PostgreSQL: one that never has its turn is another test's matter.
+                    thread::sleep(Duration::from_millis(4));
                 }
             }));
         }
@@ -501,15 +497,17 @@ fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the
         redis.launch();
     }
     thread::sleep(length / 4);
+    // How much that is by now is the machine's; what is held to a bound needs enough of both.
+    let versions = || hot.iter().map(|hot| hot.version.load(Ordering::SeqCst)).sum::<u64>();
+    eventually("enough is tried", PATIENCE, || served.load(Ordering::Relaxed) > 500 && versions() > 50);
     is_over.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().expect("no request failed"));
     let (served, oldest) = (served.load(Ordering::Relaxed), Duration::from_millis(oldest.load(Ordering::Relaxed)));
-    let versions: u64 = hot.iter().map(|hot| hot.version.load(Ordering::SeqCst)).sum();
+    let versions = versions();
     #[allow(clippy::print_stdout, reason = "shown with --nocapture")]
     {
         println!("{served} redirects, {versions} changes, the oldest value {oldest:?} after it was replaced");
     }
-    assert!(served > 500 && versions > 50, "too little was tried: {served} redirects, {versions} changes");
     assert!(oldest <= BOUND, "a value was served {oldest:?} after it was replaced");
     snips.iter().for_each(trusts_redis);
 }

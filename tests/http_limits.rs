@@ -291,6 +291,13 @@ fn probes_are_answered_at_the_connection_limit() {
     });
 }
 
+/// Not by its metrics: a server without a descriptor to spare cannot look itself up.
+fn cpu_seconds(snip: &Snip) -> f64 {
+    let process = procfs::process::Process::new(snip.pid().cast_signed());
+    let stat = process.and_then(|process| process.stat()).expect("the process lives");
+    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+}
+
 #[test]
 fn want_of_descriptors_is_waited_out() {
     let snip = Snip::start();
@@ -306,17 +313,41 @@ fn want_of_descriptors_is_waited_out() {
     }
     eventually("accept to fail", LIMIT, || client.metric("http_accept_errors_total") > 0.0);
     // It neither spins nor forgets those that it has.
-    let (errors, cpu) = (client.metric("http_accept_errors_total"), client.metric("process_cpu_seconds_total"));
+    let (errors, cpu) = (client.metric("http_accept_errors_total"), cpu_seconds(&snip));
     thread::sleep(Duration::from_secs(2));
     let errors = client.metric("http_accept_errors_total") - errors;
     assert!((1.0..=60.0).contains(&errors), "{errors} failures in 2 s");
-    assert!(client.metric("process_cpu_seconds_total") - cpu < 1.0);
+    assert!(cpu_seconds(&snip) - cpu < 1.0);
     // Descriptors that others give back go to those that wait; with more of them all are served.
     waiting.drain(..5).for_each(|mut conn| drop(conn.response().expect(200)));
     waiting.drain(..2).for_each(|mut conn| drop(conn.response().expect(200)));
     prlimit(Some(pid), Resource::Nofile, before).expect("the old limit");
     waiting.iter_mut().for_each(|conn| drop(conn.response().expect(200)));
     snip.client().get("/livez").expect(200);
+}
+
+#[test]
+fn want_of_memory_for_a_connection_costs_that_connection_alone() {
+    let snip = Snip::start();
+    let mut client = snip.client();
+    client.get("/livez").expect(200);
+    let pid = Pid::from_raw(snip.pid().cast_signed()).expect("a process id");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", snip.pid())).expect("its memory");
+    let mapped = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let mapped: u64 = mapped.and_then(|kib| kib.parse().ok()).expect("a size");
+    let limit = Rlimit { current: Some((mapped + 4096) * 1024), ..getrlimit(Resource::As) };
+    let before = prlimit(Some(pid), Resource::As, limit).expect("a lower limit");
+    let mut held = Vec::new();
+    let refused = (0..200).find(|_| {
+        let mut conn = snip.connect();
+        let asked = conn.try_send(GET_LIVEZ).and_then(|()| conn.try_response_to("GET"));
+        held.push(conn);
+        asked.is_err()
+    });
+    prlimit(Some(pid), Resource::As, before).expect("the old limit");
+    assert!(refused.is_some_and(|served| served > 0), "{refused:?}");
+    snip.client().get("/livez").expect(200);
+    assert!(client.metric("http_accept_errors_total") > 0.0);
 }
 
 #[test]

@@ -1,13 +1,20 @@
-//! Yardsticks: servers that answer every request with one fixed 302, to be measured beside the product.
+//! Yardsticks: servers that answer every request with one fixed 302, to be measured beside the product, and the load that all
+//! of them are put under.
 //!
 //!     yardstick may|epoll|minihttp host:port|unix:/path
+//!     yardstick load host:port path connections seconds depth each
 //!
 //! They parse the head with httparse and look nothing up, count nothing and bound nothing: what they cost is the floor of
 //! the runtime (`may`), of the kernel (`epoll`), and of the published server for the runtime (`minihttp`, TCP only).
 //! `loadtests/ceiling` builds and drives them; started by hand they serve until they are killed.
-#![allow(clippy::print_stderr, reason = "a tool for people")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a tool: its servers speak to people, its load to loadtests/ceiling"
+)]
 
 mod epoll_loop;
+mod load;
 mod may_loop;
 mod minihttp;
 
@@ -29,10 +36,26 @@ fn main() {
         ["may", address] => may_loop::serve(listen(address)),
         ["epoll", address] => epoll_loop::serve(&listen(address)),
         ["minihttp", address] => minihttp::serve(address),
+        ["load", to, path, connections, seconds, depth, each] => {
+            let number = |text: &str| text.parse().expect("a number");
+            let plan = load::Plan {
+                to: to.parse().expect("host:port"),
+                path: path.to_owned(),
+                connections: number(connections),
+                seconds: seconds.parse().expect("a number"),
+                depth: number(depth),
+                each: number(each),
+            };
+            if let Err(error) = load::run(&plan) {
+                eprintln!("yardstick: {error}");
+                std::process::exit(1);
+            }
+        }
         // `cargo bench` runs every bench; this one measures nothing by itself.
         [] => eprintln!("yardstick: run by loadtests/ceiling"),
         _ => {
             eprintln!("usage: yardstick may|epoll|minihttp host:port|unix:/path");
+            eprintln!("       yardstick load host:port path connections seconds depth each");
             std::process::exit(2);
         }
     }

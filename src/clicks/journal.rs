@@ -23,7 +23,7 @@ use super::record::{ClickRef, Draft, Prepared};
 use super::segment::{HEADER_BYTES, first_sequence};
 use crate::figures::add_alone;
 use crate::limits::{JOURNAL_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES, JOURNAL_SYNC_DEADLINE};
-use crate::model::Timestamp;
+use crate::model::{Click, Timestamp};
 use crate::runtime::slot;
 use keeper::{Keeper, Kept};
 use map::Pen;
@@ -84,6 +84,8 @@ pub struct Stats {
     pub refused_batches: AtomicU64,
     /// Time of the oldest click that waits, in microseconds since 1970; 0 if none does.
     pub oldest_waiting_at: AtomicI64,
+    /// A burst goes on, and clicks wait for the core to have room.
+    pub is_deferring: AtomicBool,
     /// Segments that could not be made.
     pub prepare_failures: AtomicU64,
     /// Syncs that failed; each ended the trust in its segment.
@@ -99,6 +101,11 @@ impl Stats {
             0 => 0.0,
             oldest => now.micros().saturating_sub(oldest).max(0) as f64 / 1e6,
         }
+    }
+
+    /// Notes which click waits for the longest time, if one does.
+    pub(crate) fn note_oldest(&self, click: Option<&Click>) {
+        self.oldest_waiting_at.store(click.map_or(0, |click| click.at.micros()), Ordering::Relaxed);
     }
 
     /// Clicks that are to be stored.

@@ -3,6 +3,7 @@
 //! `docs/clicks.md` tells what is promised: each click of an answered redirect is in the store exactly once, whatever
 //! crashes meanwhile, and those that are not (journal full, disk full) are counted.
 
+mod burst;
 pub mod inspect;
 pub mod journal;
 pub mod record;
@@ -13,7 +14,7 @@ mod shipper;
 mod tests;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use crate::limits::CLICKS_FLUSH_DEADLINE;
 use crate::model::Timestamp;
 use crate::runtime::{Wait, slot, waited};
 use crate::store::ClickStore;
+use burst::{Lookout, Watch};
 use journal::Shared;
 use shipper::{Desk, Shipper};
 
@@ -52,10 +54,14 @@ pub struct Size {
 impl Clicks {
     /// Opens the journal and starts the thread that stores what is in it. The store need not be there yet.
     pub fn start(store: Arc<dyn ClickStore>, options: Options) -> Result<Self, StartError> {
+        Self::start_with(store, options, Box::new(Watch::start()))
+    }
+
+    fn start_with(store: Arc<dyn ClickStore>, options: Options, lookout: Box<dyn Lookout>) -> Result<Self, StartError> {
         let journal = Journal::open(options).map_err(StartError::Journal)?;
         let desk = Arc::new(Desk::default());
         let (shared, at_desk) = (Arc::clone(journal.shared()), Arc::clone(&desk));
-        let work = move || Shipper::new(&shared, &at_desk, store.as_ref()).run();
+        let work = move || Shipper::new(&shared, &at_desk, store.as_ref(), lookout).run();
         let shipper = thread::Builder::new().name("snip-clicks".into()).spawn(work).map_err(StartError::Thread)?;
         Ok(Self { journal, desk, shipper: Mutex::new(Some(shipper)) })
     }
@@ -87,6 +93,8 @@ impl Clicks {
         let help = "Batches of clicks that the store refused";
         figures.counter("clicks_batches_refused_total", help, read(&stats.refused_batches));
         figures.gauge("clicks_waiting", "Clicks in the journal that are not stored yet", stats.waiting() as f64);
+        let help = "1 while a burst goes on and clicks wait for the core to have room";
+        figures.gauge("clicks_deferred", help, f64::from(u8::from(stats.is_deferring.load(Ordering::Relaxed))));
         let help = "Age of the oldest click that is not stored yet";
         figures.gauge("clicks_lag_seconds", help, stats.lag_seconds(Timestamp::now()));
         figures.gauge("journal_segments", "Segments of the click journal", size.segments as f64);
@@ -190,17 +198,18 @@ pub fn ship(folder: &Path, store: &dyn ClickStore, limit: Duration) -> Result<Op
     let shared = Shared::adopt(folder).map_err(StartError::Journal)?;
     let desk = Desk::default();
     desk.close();
-    let is_done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let shipping = scope.spawn(|| Shipper::new(&shared, &desk, store).run());
+    let is_done = thread::scope(|scope| {
+        let work = || Shipper::new(&shared, &desk, store, Box::new(Watch::start())).run();
+        let shipping = thread::Builder::new().name("snip-clicks".into()).spawn_scoped(scope, work)?;
         let deadline = Instant::now() + limit;
         while !shipping.is_finished() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
-        is_done.store(shipping.is_finished(), Ordering::Relaxed);
+        let is_done = shipping.is_finished();
         desk.give_up();
+        Ok(is_done)
     });
-    if !is_done.into_inner() {
+    if !is_done.map_err(StartError::Thread)? {
         return Ok(None);
     }
     let damaged = shared.folder.damaged.load(Ordering::Relaxed);

@@ -35,6 +35,10 @@ pub const fn segment_of(sequence: u64) -> u64 {
     sequence >> INDEX_BITS
 }
 
+/// No segment has this number or a higher one: the numbers of its clicks would begin anew. They follow the clock in
+/// seconds, so that only a file which this program did not write could.
+pub const NUMBERS_END: u64 = segment_of(u64::MAX);
+
 /// How many clicks lie before it in its segment.
 pub const fn index_of(sequence: u64) -> u64 {
     sequence & ((1 << INDEX_BITS) - 1)
@@ -251,7 +255,9 @@ impl Reader {
     /// At damage: the number of clicks from there on, by the last record behind it that is whole. They are not stored, since
     /// what lies between may be anything.
     pub fn skipped(&mut self, limit: u64) -> io::Result<u64> {
-        let mut bytes = vec![0; limit.saturating_sub(self.offset) as usize];
+        // A file that damage has made longer than a segment is has no clicks there, and may not fit into memory.
+        let end = limit.min(JOURNAL_SEGMENT_BYTES);
+        let mut bytes = vec![0; end.saturating_sub(self.offset) as usize];
         let count = read_up_to(&self.file, &mut bytes, self.offset)?;
         let places = (0..count).step_by(record::ALIGNMENT);
         let found = places.filter_map(|at| record::sequence_of(&bytes[at..count]));
@@ -384,6 +390,7 @@ mod tests {
         let mut reader = Reader::open(&path, 3).unwrap();
         assert_eq!(reader.skip_to(u64::MAX, length(&path)).unwrap(), 4);
         assert_eq!(reader.skipped(length(&path)).unwrap(), 6, "the damaged one and the five behind it");
+        assert_eq!(reader.skipped(1 << 46).unwrap(), 6, "however long the file is");
     }
 
     #[test]

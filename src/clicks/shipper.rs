@@ -1,18 +1,21 @@
 //! From the journal to the store: each batch is one transaction of its clicks and the journal's position. The position in
 //! the store is what counts. What the store does not take is offered again, half as much at a time, until it tells a
-//! position: if an earlier offer was taken after all, that is the position behind it, and nothing is written twice.
+//! position: if an earlier offer was taken after all, that is the position behind it, and nothing is written twice. In a burst
+//! the clicks are left in the journal for a while (`burst`).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::burst::{Backlog, Load, Lookout};
 use super::journal::{Folder, Segment, Shared};
 use super::segment::{Next, Reader, first_sequence, index_of, segment_of};
 use crate::error::StoreError;
 use crate::limits::{
-    CLICKS_BATCH_MIN, CLICKS_BATCH_QUICK, CLICKS_BATCH_TEXT_BYTES, CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX,
-    CLICKS_FLUSH_SHARE, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX, CLICKS_RETRY_MIN,
+    CLICKS_BATCH_MIN, CLICKS_BATCH_QUICK, CLICKS_BATCH_TEXT_BYTES, CLICKS_BURST_JOURNAL_SHARE, CLICKS_FLUSH_INTERVAL,
+    CLICKS_FLUSH_INTERVAL_MAX, CLICKS_FLUSH_SHARE, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX,
+    CLICKS_RETRY_MIN,
 };
 use crate::model::{Click, JournalStep};
 use crate::runtime::Filler;
@@ -34,6 +37,13 @@ struct Wishes {
     /// The clicks before this number are stored.
     stored_to: u64,
     is_closing: bool,
+}
+
+impl Wishes {
+    /// Somebody wants what is in the journal to be stored now.
+    fn are_urgent(&self) -> bool {
+        !self.waiters.is_empty() || self.is_closing
+    }
 }
 
 impl Desk {
@@ -73,10 +83,14 @@ impl Desk {
         self.lock().is_closing
     }
 
+    fn is_pressed(&self) -> bool {
+        self.lock().are_urgent()
+    }
+
     /// Waits until it is time for the next batch, or somebody wants it sooner.
     fn wait_for_batch(&self, began: Instant, interval: Duration) {
         let mut wishes = self.lock();
-        while wishes.waiters.is_empty() && !wishes.is_closing {
+        while !wishes.are_urgent() {
             let left = interval.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return;
@@ -108,6 +122,8 @@ impl Desk {
 /// A place in the journal, from which it is read on.
 struct Cursor {
     segment: Option<(Arc<Segment>, Reader)>,
+    /// The next click, if it was looked at before it was wanted.
+    peeked: Option<Click>,
     /// The last segment that was left behind.
     passed: u64,
     /// Damage was met in the present segment; nothing behind it counts.
@@ -118,16 +134,28 @@ struct Cursor {
 
 impl Cursor {
     fn new() -> Self {
-        Self { segment: None, passed: 0, is_torn: false, told: 0 }
+        Self { segment: None, peeked: None, passed: 0, is_torn: false, told: 0 }
     }
 
-    /// Behind the last click read.
+    /// Behind the last click taken.
     fn sequence(&self) -> u64 {
-        self.segment.as_ref().map_or(first_sequence(self.passed + 1), |(_, reader)| reader.sequence())
+        let read = self.segment.as_ref().map_or(first_sequence(self.passed + 1), |(_, reader)| reader.sequence());
+        read - u64::from(self.peeked.is_some())
+    }
+
+    /// The next click, which stays the next.
+    fn peek(&mut self, folder: &Folder) -> io::Result<Option<&Click>> {
+        if self.peeked.is_none() {
+            self.peeked = self.next(folder)?;
+        }
+        Ok(self.peeked.as_ref())
     }
 
     /// The next click; `None` when there is no more so far.
     fn next(&mut self, folder: &Folder) -> io::Result<Option<Click>> {
+        if self.peeked.is_some() {
+            return Ok(self.peeked.take());
+        }
         loop {
             let Some((segment, reader)) = &mut self.segment else {
                 let Some(segment) = folder.segment_after(self.passed) else { return Ok(None) };
@@ -225,6 +253,10 @@ pub(super) struct Shipper<'a> {
     shared: &'a Shared,
     desk: &'a Desk,
     store: &'a dyn ClickStore,
+    lookout: Box<dyn Lookout>,
+    load: Load,
+    /// There are clicks that waited for a burst to be over, or that did not fit the last batch.
+    is_behind: bool,
     cursor: Cursor,
     /// What the store last said; the next step leads on from here.
     position: u64,
@@ -239,10 +271,11 @@ pub(super) struct Shipper<'a> {
 }
 
 impl<'a> Shipper<'a> {
-    pub fn new(shared: &'a Shared, desk: &'a Desk, store: &'a dyn ClickStore) -> Self {
+    pub fn new(shared: &'a Shared, desk: &'a Desk, store: &'a dyn ClickStore, lookout: Box<dyn Lookout>) -> Self {
+        let (load, is_behind) = (Load::default(), false);
         let (cursor, position, unanswered) = (Cursor::new(), JournalStep::UNKNOWN, Vec::new());
         let (batch_max, retry_after) = (store.batch_max(), CLICKS_RETRY_MIN);
-        Self { shared, desk, store, cursor, position, unanswered, batch_max, retry_after }
+        Self { shared, desk, store, lookout, load, is_behind, cursor, position, unanswered, batch_max, retry_after }
     }
 
     /// Ships until the desk is closed and nothing is left, or the desk gives up.
@@ -254,10 +287,12 @@ impl<'a> Shipper<'a> {
     fn ship(&mut self) -> Result<(), GivenUp> {
         self.recover()?;
         loop {
+            self.wait_for_room();
             let began = Instant::now();
             let is_closing = self.desk.is_closing();
             let batch = self.persist("read the click journal", |shipper| shipper.next_batch())?;
             let Some(batch) = batch else {
+                self.is_behind = false;
                 if is_closing {
                     return Ok(());
                 }
@@ -267,6 +302,7 @@ impl<'a> Shipper<'a> {
             if !self.store_batch(&batch)? {
                 continue;
             }
+            self.is_behind = batch.is_full;
             if batch.is_full && is_closing {
                 // Nobody is served any more who would suffer.
             } else if batch.is_full {
@@ -276,6 +312,28 @@ impl<'a> Shipper<'a> {
                 self.desk.wait_for_batch(began, interval.clamp(CLICKS_FLUSH_INTERVAL, CLICKS_FLUSH_INTERVAL_MAX));
             }
         }
+    }
+
+    /// In a burst clicks wait here, until the core has room, somebody wants them stored, or they have waited for long enough.
+    fn wait_for_room(&mut self) {
+        while !self.desk.is_pressed()
+            && let Some(pause) = self.burst_pause()
+        {
+            self.is_behind = true;
+            self.shared.stats.is_deferring.store(true, Ordering::Relaxed);
+            // What cannot be read now is told when it is to be stored.
+            if let Ok(oldest) = self.cursor.peek(&self.shared.folder) {
+                self.shared.stats.note_oldest(oldest);
+            }
+            self.desk.wait_for_batch(Instant::now(), pause);
+        }
+        self.shared.stats.is_deferring.store(false, Ordering::Relaxed);
+    }
+
+    fn burst_pause(&mut self) -> Option<Duration> {
+        let sight = self.lookout.look(self.shared.stats.recorded.load(Ordering::Relaxed), self.load);
+        let is_large = self.shared.bytes() > self.shared.bytes_max() / CLICKS_BURST_JOURNAL_SHARE;
+        self.load.pause(&sight, Backlog { is_stored: !self.is_behind, is_large })
     }
 
     /// Does `work` until it succeeds, with growing pauses.
@@ -379,12 +437,11 @@ impl<'a> Shipper<'a> {
             }
         }
         let is_full = is_full(&clicks, text_bytes);
-        let Some(oldest) = clicks.first() else {
-            self.shared.stats.oldest_waiting_at.store(0, Ordering::Relaxed);
+        self.shared.stats.note_oldest(clicks.first());
+        if clicks.is_empty() {
             self.settle(tail);
             return Ok(None);
-        };
-        self.shared.stats.oldest_waiting_at.store(oldest.at.micros(), Ordering::Relaxed);
+        }
         let to = self.cursor.sequence();
         let covers = if is_full { to } else { tail.max(to) };
         let Shared { folder, .. } = self.shared;

@@ -7,10 +7,13 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::burst::{Load, Sight};
 use super::segment::{HEADER_BYTES, first_sequence};
 use super::*;
 use crate::error::{StoreError, StoreResult};
-use crate::limits::CLICKS_BATCH_MAX;
+use crate::limits::{
+    CLICKS_BATCH_MAX, CLICKS_BURST_IDLE_PERCENT, CLICKS_BURST_MAX, CLICKS_BURST_RATE, JOURNAL_SEGMENT_BYTES,
+};
 use crate::model::{Click, Id, JournalId, JournalStep, Timestamp};
 
 /// Long enough that only a hang reaches it.
@@ -463,4 +466,182 @@ fn a_journal_in_use_is_not_shipped() {
     let error = ship(&place.path(), place.store.as_ref(), PATIENCE).unwrap_err().to_string();
     assert_eq!(error, format!("the click journal in {} is in use by another process", place.path().display()));
     end(&clicks);
+}
+
+// ---- Bursts ------------------------------------------------------------------------------------------------------
+
+/// A machine whose load is as told.
+struct Machine {
+    seen: Mutex<Seen>,
+    changed: std::sync::Condvar,
+}
+
+struct Seen {
+    rate: u64,
+    idle_percent: u64,
+    /// Time that passes between two looks, beside what really does.
+    skipped: Duration,
+    looks: u64,
+    load: Load,
+}
+
+impl Machine {
+    /// Saturated, and clicks arrive in numbers.
+    fn busy() -> Arc<Self> {
+        let (rate, idle_percent, skipped, looks) = (CLICKS_BURST_RATE + 1, 0, Duration::ZERO, 0);
+        let seen = Mutex::new(Seen { rate, idle_percent, skipped, looks, load: Load::Light });
+        Arc::new(Self { seen, changed: std::sync::Condvar::new() })
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap());
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn(&Seen) -> bool) {
+        let seen = self.seen.lock().unwrap();
+        let (seen, outcome) = self.changed.wait_timeout_while(seen, PATIENCE, |seen| !holds(seen)).unwrap();
+        drop(seen);
+        assert!(!outcome.timed_out(), "waited in vain until {what}");
+    }
+
+    /// Waits until the shipper has looked, waited, and looked again; whatever it would do meanwhile is done.
+    fn let_look(&self) {
+        let looks = self.seen.lock().unwrap().looks;
+        self.wait_until("the shipper looked", |seen| seen.looks >= looks + 3);
+    }
+}
+
+impl Lookout for Arc<Machine> {
+    fn look(&mut self, _: u64, load: Load) -> Sight {
+        let mut seen = self.seen.lock().unwrap();
+        (seen.looks, seen.load) = (seen.looks + 1, load);
+        self.changed.notify_all();
+        Sight { at: Instant::now() + seen.skipped, rate: seen.rate, idle_percent: Some(seen.idle_percent) }
+    }
+}
+
+impl Place {
+    fn start_on(&self, machine: &Arc<Machine>, options: Options) -> Clicks {
+        let store = Arc::clone(&self.store) as Arc<dyn ClickStore>;
+        Clicks::start_with(store, options, Box::new(Arc::clone(machine))).unwrap()
+    }
+
+    fn start_in_burst(&self) -> (Arc<Machine>, Clicks) {
+        let machine = Machine::busy();
+        let clicks = self.start_on(&machine, Options::new(&self.path(), "web-1"));
+        (machine, clicks)
+    }
+}
+
+/// That these wait, and that the figures say so.
+fn check_deferred(place: &Place, machine: &Machine, clicks: &Clicks, stored: Id, oldest: Id) {
+    machine.let_look();
+    assert_eq!(place.store.ids(), Vec::from_iter(0..stored));
+    assert!(clicks.stats().is_deferring.load(Ordering::Relaxed));
+    // The click that is the next to be stored, though nobody has asked for it.
+    assert_eq!(clicks.stats().oldest_waiting_at.load(Ordering::Relaxed), 1_000_000 + oldest);
+    assert_eq!(clicks.stats().lag_seconds(Timestamp::from_micros(8_000_000 + oldest)), 7.0);
+}
+
+#[test]
+fn in_a_burst_clicks_wait_for_room() {
+    let ends: [fn(&mut Seen); 3] = [
+        |seen| seen.idle_percent = CLICKS_BURST_IDLE_PERCENT,
+        |seen| seen.rate = CLICKS_BURST_RATE,
+        |seen| seen.skipped = CLICKS_BURST_MAX,
+    ];
+    for end_of_wait in ends {
+        let place = Place::new();
+        let (machine, clicks) = place.start_in_burst();
+        (0..100).for_each(|id| clicks.record(click(id)));
+        check_deferred(&place, &machine, &clicks, 0, 0);
+        // The first offer is not taken, so that what was looked at ahead is read once more.
+        place.store.set(|state| state.moods = vec![Mood::Refuses]);
+        machine.set(end_of_wait);
+        place.store.wait_until("they are stored", |state| state.clicks.len() == 100);
+        assert!(!clicks.stats().is_deferring.load(Ordering::Relaxed));
+        end(&clicks);
+        assert_eq!(place.store.ids(), Vec::from_iter(0..100));
+    }
+}
+
+#[test]
+fn who_waits_for_clicks_is_served_in_a_burst_too() {
+    let place = Place::new();
+    let (machine, clicks) = place.start_in_burst();
+    (0..10).for_each(|id| clicks.record(click(id)));
+    check_deferred(&place, &machine, &clicks, 0, 0);
+    assert!(clicks.flush());
+    assert_eq!(place.store.ids(), Vec::from_iter(0..10));
+    // Those that come after wait on.
+    (10..20).for_each(|id| clicks.record(click(id)));
+    check_deferred(&place, &machine, &clicks, 10, 10);
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..20), "nor does the end wait");
+}
+
+#[test]
+fn what_a_killed_run_left_waits_in_a_burst_with_the_rest() {
+    let place = Place::new();
+    place.leave(0..5);
+    let (machine, clicks) = place.start_in_burst();
+    check_deferred(&place, &machine, &clicks, 0, 0);
+    clicks.record(click(5));
+    machine.set(|seen| seen.idle_percent = 100);
+    place.store.wait_until("they are stored", |state| state.clicks.len() == 6);
+    end(&clicks);
+}
+
+#[test]
+fn under_a_load_that_lasts_clicks_wait_once() {
+    let place = Place::new();
+    let (machine, clicks) = place.start_in_burst();
+    clicks.record(click(0));
+    check_deferred(&place, &machine, &clicks, 0, 0);
+    machine.set(|seen| seen.skipped = CLICKS_BURST_MAX);
+    for id in 1..4 {
+        clicks.record(click(id));
+        place.store.wait_until("it is stored", |state| state.clicks.len() as Id == id + 1);
+    }
+    machine.set(|seen| seen.idle_percent = CLICKS_BURST_IDLE_PERCENT);
+    machine.wait_until("the load is light", |seen| seen.load == Load::Light);
+    machine.set(|seen| seen.idle_percent = CLICKS_BURST_IDLE_PERCENT - 1);
+    machine.wait_until("there is another burst", |seen| seen.load != Load::Light);
+    clicks.record(click(4));
+    check_deferred(&place, &machine, &clicks, 4, 4);
+    end(&clicks);
+}
+
+#[test]
+fn a_burst_is_over_when_its_clicks_are_stored() {
+    let place = Place::new();
+    let (machine, clicks) = place.start_in_burst();
+    clicks.record(click(0));
+    check_deferred(&place, &machine, &clicks, 0, 0);
+    place.store.set(|state| state.lasting = Mood::Refuses);
+    machine.set(|seen| seen.idle_percent = 100);
+    machine.let_look();
+    assert!(matches!(machine.seen.lock().unwrap().load, Load::Burst(_)), "room alone is not the end");
+    place.store.set(|state| state.lasting = Mood::Takes);
+    machine.wait_until("it is over", |seen| seen.load == Load::Light);
+    assert_eq!(place.store.ids(), [0]);
+    end(&clicks);
+}
+
+#[test]
+fn a_journal_that_fills_waits_no_longer() {
+    let place = Place::new();
+    let machine = Machine::busy();
+    // The segment that is written and the one that is ready are a quarter; one more is too many.
+    let options = Options { bytes_max: 8 * JOURNAL_SEGMENT_BYTES, ..Options::new(&place.path(), "web-1") };
+    let clicks = place.start_on(&machine, options);
+    clicks.record(click(0));
+    check_deferred(&place, &machine, &clicks, 0, 0);
+    let long = vec![b'x'; 500];
+    let count = 20_000;
+    (1..count).for_each(|id| clicks.record(ClickRef { user_agent: Some(&long), ..click(id) }));
+    place.store.wait_until("they are stored", |state| state.clicks.len() as Id == count);
+    machine.wait_until("that is no burst", |seen| seen.load == Load::Lasting);
+    end(&clicks);
+    assert_eq!(place.store.ids(), Vec::from_iter(0..count));
 }

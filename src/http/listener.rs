@@ -108,7 +108,11 @@ enum Pause {
 fn accept_batch<S: Service>(io: &CoIo<Socket>, shared: &Arc<Shared<S>>) -> Pause {
     for _ in 0..ACCEPT_BATCH {
         match io.inner().accept() {
-            Ok((socket, peer)) => admit(socket, peer.as_socket(), shared),
+            Ok((socket, peer)) => {
+                if !admit(socket, peer.as_socket(), shared) {
+                    return Pause::Exhausted;
+                }
+            }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) => return Pause::Empty,
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Pause::Exhausted,
@@ -120,19 +124,18 @@ fn accept_batch<S: Service>(io: &CoIo<Socket>, shared: &Arc<Shared<S>>) -> Pause
     Pause::BatchOver
 }
 
-fn admit<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared: &Arc<Shared<S>>) {
+/// False when there is no memory for another connection's coroutine; this one is closed then.
+fn admit<S: Service>(socket: Socket, peer: Option<SocketAddr>, shared: &Arc<Shared<S>>) -> bool {
     let Some(admitted) = shared.admit() else {
         refuse(&socket);
-        return;
+        return true;
     };
     let is_extra = shared.is_over_limit();
     let spawned = runtime::spawn_here(CONNECTION_STACK_WORDS, move || {
         let reason = conn::serve(socket, peer, &admitted, is_extra);
         admitted.stats.count_close(reason);
     });
-    if spawned.is_err() {
-        shared.stats.accept_errors.fetch_add(1, Ordering::Relaxed);
-    }
+    spawned.is_ok()
 }
 
 /// A fresh socket has room for this answer; should it not, the client sees the connection closed.

@@ -211,7 +211,7 @@ impl<S: Service> Server<S> {
     /// Serves on all of `bound`, on coroutines. `stats` may be looked at by others.
     pub fn start(bound: Vec<Bound>, service: Arc<S>, options: Options, stats: Arc<Stats>) -> std::io::Result<Self> {
         // Before the first socket meets the reactor: a runtime that set itself up would take a worker per core.
-        crate::runtime::init();
+        crate::runtime::start()?;
         stats.limit.store(options.connections_max, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             service,

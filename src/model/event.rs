@@ -1,5 +1,6 @@
 //! Events: what happened to a short URL, redirects included.
 
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Id, Timestamp};
@@ -99,28 +100,40 @@ impl Click {
     /// The most that [`Click::text_bytes`] comes to.
     pub const TEXT_BYTES_MAX: usize = ESCAPE_BYTES_MAX * USER_AGENT_BYTES_MAX + REFERRER_BYTES_MAX;
 
+    /// The order in which a store writes clicks: by owner and URL, not by time. An index that begins with one of them then has
+    /// neighbours follow one another, and each of its pages is gone to once for a batch, not once for a click
+    /// (`benches/journal.rs`).
+    pub fn by_owner(clicks: &[Self]) -> Vec<&Self> {
+        let mut sorted: Vec<&Self> = clicks.iter().collect();
+        sorted.sort_by_cached_key(|click| (click.user_id, click.url_id));
+        sorted
+    }
+
     /// Bytes that the texts take in a store, the user agent as JSON.
     pub fn text_bytes(&self) -> usize {
-        let user_agent = self.user_agent.as_deref().unwrap_or_default().bytes().map(json_bytes).sum::<usize>();
-        user_agent + self.referrer.as_ref().map_or(0, |text| text.len())
+        let user_agent = self.user_agent.as_deref().unwrap_or_default();
+        let in_json = if is_plain(user_agent) { user_agent.len() } else { user_agent.bytes().map(json_bytes).sum() };
+        in_json + self.referrer.as_ref().map_or(0, |text| text.len())
     }
 
     /// The event's details: `{"ip", "user_agent"}`. The referrer is a column of its own.
-    pub fn details(&self) -> Details {
+    pub fn details(&self) -> String {
         let texts = self.user_agent.as_ref().map_or(0, |text| text.len());
-        self.details_behind(String::with_capacity(DETAILS_BYTES + texts))
+        let mut text = String::with_capacity(DETAILS_BYTES + texts);
+        self.write_details(&mut text);
+        text
     }
 
-    /// The same behind what `text` holds already, so that many share one allocation.
-    pub fn details_behind(&self, text: String) -> Details {
-        let mut details = Details::behind(text);
+    /// Writes [`Click::details`] behind what `out` holds.
+    pub fn write_details(&self, out: &mut impl Write) {
+        let mut details = Details::behind(out);
         match self.client {
             Some(IpAddr::V4(ip)) => details.ipv4(ip),
             Some(IpAddr::V6(ip)) => details.text("ip", &ip.to_string()),
             None => details.field("ip", "null"),
         };
         details.optional_text("user_agent", self.user_agent.as_deref());
-        details
+        details.finish();
     }
 }
 
@@ -136,15 +149,20 @@ const fn json_bytes(byte: u8) -> usize {
     }
 }
 
+/// Whether JSON has `text` as it is. Each byte is looked at, whatever the ones before were: so the compiler makes it many at a
+/// time.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & (json_bytes(byte) == 1))
+}
+
 /// What the details of a click take beside its user agent: names, punctuation, the longest address.
 const DETAILS_BYTES: usize = 80;
 
 /// The JSON object of an event's `details`, built field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details {
-    text: String,
-    /// Where the object begins in it.
-    start: usize,
+pub struct Details<W = String> {
+    out: W,
+    has_fields: bool,
 }
 
 impl Details {
@@ -153,46 +171,52 @@ impl Details {
     pub fn new() -> Self {
         Self::behind(String::new())
     }
+}
 
-    fn behind(mut text: String) -> Self {
-        let start = text.len();
-        text.push('{');
-        Self { text, start }
+impl<W: Write> Details<W> {
+    /// An object behind what `out` holds.
+    fn behind(out: W) -> Self {
+        let mut details = Self { out, has_fields: false };
+        details.put("{");
+        details
+    }
+
+    fn put(&mut self, part: &str) {
+        // What this is written into grows with it: no text of ours refuses.
+        let _ = self.out.write_str(part);
     }
 
     fn field(&mut self, name: &str, value: &str) -> &mut Self {
         self.begin(name);
-        self.text.push_str(value);
+        self.put(value);
         self
     }
 
     fn begin(&mut self, name: &str) {
-        if self.text.len() > self.start + 1 {
-            self.text.push_str(", ");
-        }
-        self.text.push('"');
-        self.text.push_str(name);
-        self.text.push_str("\": ");
+        self.put(if self.has_fields { ", \"" } else { "\"" });
+        self.has_fields = true;
+        self.put(name);
+        self.put("\": ");
     }
 
     /// Adds nearly every click's address, without the machinery of formatting.
     fn ipv4(&mut self, ip: Ipv4Addr) -> &mut Self {
         self.begin("ip");
         for (at, octet) in ip.octets().into_iter().enumerate() {
-            self.text.push(if at == 0 { '"' } else { '.' });
-            self.text.push_str(itoa::Buffer::new().format(octet));
+            self.put(if at == 0 { "\"" } else { "." });
+            self.put(itoa::Buffer::new().format(octet));
         }
-        self.text.push('"');
+        self.put("\"");
         self
     }
 
     /// Adds a text; `name` is one of ours and needs no escape.
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        if value.bytes().all(|byte| json_bytes(byte) == 1) {
+        if is_plain(value) {
             self.begin(name);
-            self.text.push('"');
-            self.text.push_str(value);
-            self.text.push('"');
+            self.put("\"");
+            self.put(value);
+            self.put("\"");
             return self;
         }
         // A `str` always serializes; were it ever not so, null is the honest answer.
@@ -213,10 +237,10 @@ impl Details {
         self.field(name, if value { "true" } else { "false" })
     }
 
-    /// The finished JSON text.
-    pub fn finish(mut self) -> String {
-        self.text.push('}');
-        self.text
+    /// Ends the object. Returns what it was written into.
+    pub fn finish(mut self) -> W {
+        self.put("}");
+        self.out
     }
 }
 
@@ -236,7 +260,7 @@ mod tests {
     fn a_click_without_address_says_null() {
         let at = Timestamp::from_micros(0);
         let click = Click { url_id: 1, user_id: None, at, client: None, user_agent: None, referrer: Some("x".into()) };
-        assert_eq!(click.details().finish(), r#"{"ip": null, "user_agent": null}"#);
+        assert_eq!(click.details(), r#"{"ip": null, "user_agent": null}"#);
     }
 
     #[test]
@@ -244,7 +268,7 @@ mod tests {
         for ip in ["0.0.0.0", "9.10.99.100", "255.255.255.255", "::1", "2001:db8::7"] {
             let (at, client) = (Timestamp::from_micros(0), ip.parse().ok());
             let click = Click { url_id: 1, user_id: None, at, client, user_agent: Some("a".into()), referrer: None };
-            assert_eq!(click.details().finish(), format!(r#"{{"ip": "{ip}", "user_agent": "a"}}"#));
+            assert_eq!(click.details(), format!(r#"{{"ip": "{ip}", "user_agent": "a"}}"#));
         }
     }
 }

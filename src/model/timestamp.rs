@@ -41,6 +41,7 @@ impl Timestamp {
 
     /// The present, by the system's clock.
     pub fn now() -> Self {
+        // It panics past the year 9999; Linux lets nobody set its clock beyond 2262.
         Self(jiff::Timestamp::now().as_microsecond())
     }
 

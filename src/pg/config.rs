@@ -338,7 +338,10 @@ fn parse_ssl_mode(text: &str) -> Result<SslMode> {
 }
 
 fn parse_timeout(text: &str) -> Result<Duration> {
-    let seconds: i64 = text.parse().map_err(|_| Error::config("connect_timeout is not a number of seconds"))?;
+    // As wide as libpq's: the deadline that is reckoned with it is to be within what the clock can tell.
+    let seconds: i32 = text
+        .parse()
+        .map_err(|_| Error::config(format!("connect_timeout is not a number of seconds up to {}", i32::MAX)))?;
     // libpq takes 0 and less for "for ever"; here every wait has an end.
     Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map_or(limits::PG_CONNECT_TIMEOUT, Duration::from_secs))
 }
@@ -407,6 +410,11 @@ mod tests {
             }),
             ("host=db user=ann sslmode=disable", Config { ssl_mode: SslMode::Disable, ..base() }),
             ("host=db user=ann connect_timeout=0", base()),
+            ("host=db user=ann connect_timeout=2147483647", {
+                let connect_timeout = Duration::from_secs(i32::MAX as u64);
+                assert!(std::time::Instant::now().checked_add(connect_timeout).is_some());
+                Config { connect_timeout, ..base() }
+            }),
             ("postgres://ann@db?pgbouncer=true", Config { pooler: true, ..base() }),
         ];
         for (text, expect) in table {
@@ -436,6 +444,7 @@ mod tests {
             ("host=db user='ann", "closing quote"),
             (r"host=db user=ann\", "backslash"),
             ("host=db user=ann connect_timeout=soon", "connect_timeout"),
+            ("host=db user=ann connect_timeout=9223372036854775807", "up to 2147483647"),
             ("host=db user=ann sslmode=require sslrootcert=system", "verify-full"),
             ("host=@x user=ann", "abstract"),
         ] {

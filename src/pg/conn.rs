@@ -5,16 +5,14 @@
 //! coroutines or plain threads. The coroutine parks only in `wait_io`, and is woken by the socket or by a caller.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use may::io::{CoIo, WaitIo, WaitIoWaker};
+use bytes::BytesMut;
+use may::io::WaitIoWaker;
 use smallvec::SmallVec;
-use socket2::Socket;
 
 use super::config::Config;
 use super::connect::{self, CancelKey, Session};
@@ -23,7 +21,7 @@ use super::expect::{Broken, Expected, Finished, Outcome, Part, Pending, Prepared
 use super::statement::Call;
 use super::wire::{self, Next, Status};
 use crate::limits;
-use crate::net::stream::{Got, Stream};
+use crate::net::turns::{Input, Protocol, Turns};
 use crate::runtime::{self, Filler, Slot, slot};
 
 /// What the caller of a batch is told.
@@ -126,8 +124,13 @@ impl Conn {
             pooler,
         });
         let (over, ended) = slot();
-        let shared = Arc::clone(&conn);
-        runtime::spawn(limits::SOCKET_STACK_WORDS, move || drive(shared, session, ended))
+        let driver = Driver { conn: Arc::clone(&conn), expected: Expected::new(), sent_bytes: 0, why: None };
+        let turns = Turns::new(driver, session.tls, session.unread);
+        let body = move || {
+            turns.drive(session.socket);
+            ended.fill(());
+        };
+        runtime::spawn(limits::SOCKET_STACK_WORDS, body)
             .map_err(|error| Error::unsent(format!("no coroutine for the connection: {error}")))?;
         Ok((conn, over))
     }
@@ -413,124 +416,76 @@ fn write_call(part: &Part, call: &Call<'_>, out: &mut BytesMut) -> Result<()> {
 
 // ---- The coroutine ---------------------------------------------------------------------------------------------
 
-/// The body of the coroutine.
-fn drive(conn: Arc<Conn>, session: Session, ended: Filler<()>) {
-    let Session { socket, tls, unread, .. } = session;
-    let stream = Stream::new(tls);
-    // Registered here, on the worker's thread, as sockets are also closed here: a number that is closed and given out
-    // again between the closing and the deregistration would lose its registration.
-    let io = match CoIo::new(socket) {
-        Ok(io) => io,
-        Err(error) => {
-            let why = Error::unsent(error.to_string());
-            return drop(Driver::new(conn, stream, unread, Some(why)));
-        }
-    };
-    let _ = conn.waker.set(io.waker());
-    let mut driver = Driver::new(conn, stream, unread, None);
-    let why = driver.run(&io);
-    driver.say_goodbye(&io);
-    driver.why = Some(why);
-    drop(driver);
-    // Deregisters, then closes.
-    drop(io.into_inner());
-    ended.fill(());
-}
-
 /// The coroutine's side of a session. Dropped, it fails whoever still waits.
 struct Driver {
     conn: Arc<Conn>,
-    stream: Stream,
     expected: Expected<Waiter>,
-    input: Input,
-    /// What is being written; its front is what the kernel has not taken.
-    writing: BytesMut,
-    /// How much that was at first.
-    lot_bytes: usize,
     /// Bytes handed over to the kernel (or to TLS) since the beginning.
     sent_bytes: u64,
     why: Option<Error>,
 }
 
 impl Driver {
-    fn new(conn: Arc<Conn>, stream: Stream, unread: Vec<u8>, why: Option<Error>) -> Self {
-        Self {
-            conn,
-            stream,
-            expected: Expected::new(),
-            input: Input::new(unread),
-            writing: BytesMut::new(),
-            lot_bytes: 0,
-            sent_bytes: 0,
-            why,
-        }
-    }
-
-    /// Writes and reads until the session is over; says why.
-    fn run(&mut self, io: &CoIo<Socket>) -> Error {
-        // What came together with the end of the start-up.
-        if let Err(why) = self.take_frames() {
-            return why;
-        }
-        loop {
-            if let Err(why) = self.turn(io) {
-                return why;
-            }
-        }
-    }
-
-    /// One round: write what there is, read what there is, wait.
-    fn turn(&mut self, io: &CoIo<Socket>) -> Result<()> {
-        self.take_requests()?;
-        self.write(io.inner())?;
-        if self.read(io.inner())? == Reading::More {
-            runtime::yield_to_reactor();
-            return Ok(());
-        }
-        if self.may_wait() {
-            self.stream.note(io.wait_io());
-        }
-        Ok(())
-    }
-
-    /// Takes over what callers have queued, unless the last lot is still being written or the server has enough to do.
-    fn take_requests(&mut self) -> Result<()> {
-        let mut queue = self.conn.lock();
-        queue.wake_at = usize::MAX;
-        if let Some(why) = &queue.end {
-            return Err(why.clone());
-        }
-        if self.writing.is_empty() && queue.pending.len() >= self.worth_writing() {
-            let whole = std::mem::take(&mut queue.whole);
-            queue.out.truncate(whole);
-            self.writing.clear();
-            std::mem::swap(&mut self.writing, &mut queue.out);
-            self.lot_bytes = whole;
-            self.expected.extend(queue.pending.drain(..));
-        }
-        Ok(())
-    }
-
     /// How many requests must wait before they are written. One, unless the server has many before it anyway: it would
     /// not get to another before it has answered those, so more of them can share a system call. Replies on the way
     /// bring the coroutine back, so nothing waits here that could be worked on.
     fn worth_writing(&self) -> usize {
         if self.expected.len() > limits::PG_GATHER_REQUESTS { limits::PG_GATHER_REQUESTS } else { 1 }
     }
+}
 
-    fn has_output(&self) -> bool {
-        !self.writing.is_empty() || self.stream.holds_output()
+impl Protocol for Driver {
+    type Error = Error;
+    type Output = BytesMut;
+    const READ_BYTES: usize = limits::PG_READ_BYTES;
+    const TURN_BYTES: usize = limits::PG_TURN_BYTES;
+
+    fn begun(&mut self, waker: WaitIoWaker) {
+        let _ = self.conn.waker.set(waker);
     }
 
-    /// Whether there is nothing to do but wait for the socket or for callers.
-    fn may_wait(&self) -> bool {
-        let has_output = self.has_output();
-        if has_output && self.stream.is_writable() {
-            return false;
+    /// Not while the server has enough to do.
+    fn take_requests(&mut self, free: Option<&mut BytesMut>) -> Result<bool> {
+        let mut queue = self.conn.lock();
+        queue.wake_at = usize::MAX;
+        if let Some(why) = &queue.end {
+            return Err(why.clone());
         }
+        let Some(writing) = free.filter(|_| queue.pending.len() >= self.worth_writing()) else { return Ok(false) };
+        let whole = std::mem::take(&mut queue.whole);
+        queue.out.truncate(whole);
+        writing.clear();
+        std::mem::swap(writing, &mut queue.out);
+        self.expected.extend(queue.pending.drain(..));
+        Ok(true)
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+    }
+
+    fn take_input(&mut self, input: &mut Input) -> Result<()> {
+        loop {
+            match wire::next_frame(input.unread())? {
+                Next::Frame(frame, bytes) => {
+                    let finished = self.expected.on_frame(frame).map_err(Error::from)?;
+                    input.consume(bytes);
+                    if let Some(finished) = finished {
+                        self.conn.finish(finished);
+                    }
+                }
+                Next::Needs(bytes) => {
+                    input.make_room(bytes);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn may_wait(&mut self, is_output: bool) -> bool {
         let mut queue = self.conn.lock();
         // While the kernel takes nothing, more requests are no reason to wake.
-        let wake_at = if has_output { usize::MAX } else { self.worth_writing() };
+        let wake_at = if is_output { usize::MAX } else { self.worth_writing() };
         if queue.end.is_some() || queue.pending.len() >= wake_at {
             return false;
         }
@@ -538,69 +493,19 @@ impl Driver {
         true
     }
 
-    fn write(&mut self, socket: &Socket) -> Result<()> {
-        while self.stream.is_writable() && self.has_output() {
-            let sent = self.stream.write(socket, &self.writing).map_err(|error| broken("writing", &error))?;
-            self.writing.advance(sent);
-            self.sent_bytes += sent as u64;
-        }
-        if self.writing.is_empty() && self.lot_bytes > limits::PG_WRITE_KEEP_BYTES {
-            self.writing = BytesMut::new();
-            self.lot_bytes = 0;
-        }
-        Ok(())
-    }
-
-    /// Reads what the socket has, up to a turn's share, and hands the replies out.
-    fn read(&mut self, socket: &Socket) -> Result<Reading> {
-        let mut turn_bytes = 0;
-        while turn_bytes < limits::PG_TURN_BYTES {
-            match self.stream.read(socket, self.input.spare()).map_err(|error| broken("reading", &error))? {
-                Got::Bytes(bytes) => {
-                    turn_bytes += bytes;
-                    self.input.filled(bytes);
-                    self.take_frames()?;
-                }
-                Got::Nothing => return Ok(Reading::Drained),
-                Got::End => return Err(Error::unsent("the server closed the connection")),
-            }
-        }
-        Ok(Reading::More)
-    }
-
-    /// Handles all whole messages of the input.
-    fn take_frames(&mut self) -> Result<()> {
-        loop {
-            match wire::next_frame(self.input.unread())? {
-                Next::Frame(frame, bytes) => {
-                    let finished = self.expected.on_frame(frame).map_err(Error::from)?;
-                    self.input.consume(bytes);
-                    if let Some(finished) = finished {
-                        self.conn.finish(finished);
-                    }
-                }
-                Next::Needs(bytes) => {
-                    self.input.make_room(bytes);
-                    return Ok(());
-                }
-            }
+    fn farewell(&mut self, free: &mut BytesMut) {
+        if self.expected.len() == 0 {
+            postgres_protocol::message::frontend::terminate(free);
         }
     }
 
-    /// Tells the server that the session ends, if the socket takes it without waiting.
-    fn say_goodbye(&mut self, io: &CoIo<Socket>) {
-        if !self.has_output() && self.expected.len() == 0 {
-            postgres_protocol::message::frontend::terminate(&mut self.writing);
-            let _ = self.write(io.inner());
-        }
+    fn over(&mut self, why: Error) {
+        self.why = Some(why);
     }
-}
 
-/// Whether the socket was read to its end for now.
-#[derive(PartialEq, Eq)]
-enum Reading {
-    Drained,
-    More,
+    fn broken(why: String) -> Error {
+        Error::unsent(why)
+    }
 }
 
 impl From<Broken> for Error {
@@ -639,57 +544,5 @@ fn told(why: &Error, maybe_sent: bool) -> Error {
         Error::Protocol(_) if maybe_sent => why.clone(),
         Error::Unavailable { why, .. } => Error::Unavailable { maybe_sent, why: Arc::clone(why) },
         other => Error::Unavailable { maybe_sent, why: other.to_string().into() },
-    }
-}
-
-fn broken(what: &str, error: &io::Error) -> Error {
-    Error::unsent(format!("{what}: {error}"))
-}
-
-/// Bytes from the server that are not understood yet.
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    fn new(unread: Vec<u8>) -> Self {
-        let end = unread.len();
-        let mut input = Self { buffer: unread, start: 0, end };
-        input.make_room(0);
-        input
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    /// Room for more; never empty, as `take_frames` makes room each time.
-    fn spare(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.end..]
-    }
-
-    fn filled(&mut self, bytes: usize) {
-        self.end += bytes;
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-    }
-
-    /// Moves what is unread to the front and sees to it that a message of so many bytes fits: large ones make the
-    /// buffer grow for as long as it takes.
-    fn make_room(&mut self, message_bytes: usize) {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let wanted = message_bytes.max(self.end + 1).max(limits::PG_READ_BYTES);
-        if self.buffer.len() > wanted {
-            self.buffer.truncate(wanted);
-            self.buffer.shrink_to(wanted);
-        } else {
-            self.buffer.resize(wanted, 0);
-        }
     }
 }

@@ -112,7 +112,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::open`].
     pub fn open_with(config: Config, connections: usize) -> Result<Self> {
-        runtime::init();
+        runtime::start().map_err(|error| Error::unsent(error.to_string()))?;
         let connections = connections.max(1);
         let conns = vec![None; connections];
         let state = State { conns, last_error: None, waiters: Vec::new(), leases: 0, closed: false };

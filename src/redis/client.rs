@@ -155,7 +155,7 @@ impl Client {
         channel: &str,
         events: Arc<dyn Events>,
     ) -> std::io::Result<Self> {
-        runtime::init();
+        runtime::start()?;
         let shared = Arc::new(Shared {
             config,
             scripts: scripts.to_vec(),

@@ -198,6 +198,7 @@ impl<W> Expected<W> {
 mod tests {
     use super::*;
     use ::redis::PushKind;
+    use proptest::prelude::*;
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
@@ -297,5 +298,57 @@ mod tests {
         }
         assert_eq!(seen, ["a1", "m", "part", "-", "b2"]);
         assert!(expected.on_value(Value::Int(4)).is_err());
+    }
+
+    /// What replies are made of, sound and not.
+    const PIECES: [&str; 30] = [
+        "*1\r\n",
+        "*2\r\n",
+        "*-1\r\n",
+        "%1\r\n",
+        "%-1\r\n",
+        "~1\r\n",
+        ">2\r\n",
+        ">0\r\n",
+        "|1\r\n",
+        "$1\r\n",
+        "$-1\r\n",
+        "$0\r\n",
+        "=5\r\n",
+        "=1\r\n",
+        "=-1\r\n",
+        "!5\r\n",
+        "!-1\r\n",
+        "!0\r\n",
+        "txt:a\r\n",
+        "x\r\n",
+        "\r\n",
+        "+\r\n",
+        "-\r\n",
+        "-E x\r\n",
+        "+subscribe\r\n",
+        ":1\r\n",
+        "_\r\n",
+        "#x\r\n",
+        ",x\r\n",
+        "(1\r\n",
+    ];
+
+    proptest! {
+        #[test]
+        fn arbitrary_replies_never_panic(
+            pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..8),
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            for mut bytes in [pieces.concat().into_bytes(), bytes] {
+                let mut expected = Expected::new();
+                expected.extend([Pending::new(2, ())]);
+                while let Ok(Some((value, used))) = next_value(&bytes) {
+                    let _ = super::super::connect::refuse_errors(value.clone());
+                    let _ = expected.on_value(value);
+                    bytes.drain(..used);
+                }
+            }
+        }
     }
 }

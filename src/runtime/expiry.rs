@@ -5,6 +5,7 @@
 //! have waited too long, as any other filler of a slot would.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,8 +42,12 @@ struct Expiry {
 }
 
 /// Ends `wait` after `limit`, unless it is over by then. The limits must be few and constant: each has a lane of its own.
-pub(super) fn watch(limit: Duration, wait: Weak<dyn Expire>) {
-    let expiry = shared();
+///
+/// # Errors
+/// The operating system refused the thread: nobody would end the wait.
+pub(super) fn watch(limit: Duration, wait: Weak<dyn Expire>) -> io::Result<()> {
+    start()?;
+    let expiry = &EXPIRY;
     let deadline = Instant::now() + limit;
     let mut lanes = expiry.lanes.lock().unwrap_or_else(PoisonError::into_inner);
     lanes.push(limit, deadline, wait);
@@ -50,6 +55,7 @@ pub(super) fn watch(limit: Duration, wait: Weak<dyn Expire>) {
         lanes.next_look = Some(deadline);
         expiry.sooner.notify_one();
     }
+    Ok(())
 }
 
 impl Lanes {
@@ -97,16 +103,27 @@ fn is_over(wait: &Weak<dyn Expire>) -> bool {
     wait.upgrade().is_none_or(|wait| wait.is_over())
 }
 
-fn shared() -> &'static Expiry {
-    static EXPIRY: OnceLock<Expiry> = OnceLock::new();
+static EXPIRY: Expiry =
+    Expiry { lanes: Mutex::new(Lanes { lanes: Vec::new(), next_look: None }), sooner: Condvar::new() };
+
+/// Starts the thread, unless it runs already.
+///
+/// # Errors
+/// The operating system refused it; the next call tries again.
+pub(super) fn start() -> io::Result<()> {
     static STARTED: OnceLock<()> = OnceLock::new();
-    let expiry = EXPIRY.get_or_init(|| Expiry { lanes: Mutex::default(), sooner: Condvar::new() });
-    STARTED.get_or_init(|| {
-        // Without this thread no wait would ever end by its deadline: better not to start than to hang later.
-        let spawned = thread::Builder::new().name("snip-expiry".into()).spawn(|| run(expiry));
-        assert!(spawned.is_ok(), "the operating system refused a thread for deadlines");
-    });
-    expiry
+    if STARTED.get().is_some() { Ok(()) } else { start_once(&STARTED, thread::Builder::new()) }
+}
+
+fn start_once(started: &OnceLock<()>, builder: thread::Builder) -> io::Result<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    // One at a time: two of these threads would do each other's work.
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if started.get().is_none() {
+        builder.name("snip-expiry".into()).spawn(|| run(&EXPIRY))?;
+        let _ = started.set(());
+    }
+    Ok(())
 }
 
 fn run(expiry: &'static Expiry) {
@@ -159,5 +176,15 @@ mod tests {
         }
         assert!(lanes.lanes[0].waits.len() <= SWEEP_WAITS_MIN);
         assert_eq!(lanes.due(now + limit).0.len(), 1, "the long wait is still there");
+    }
+
+    #[test]
+    fn a_thread_that_is_refused_is_an_error_and_is_tried_again() {
+        let started = OnceLock::new();
+        // No memory has room for its stack.
+        let refused = start_once(&started, thread::Builder::new().stack_size(1 << 46));
+        assert!(refused.is_err() && started.get().is_none(), "{refused:?}");
+        start_once(&started, thread::Builder::new()).unwrap();
+        assert!(started.get().is_some());
     }
 }

@@ -4,11 +4,13 @@ mod code;
 mod expiry;
 pub mod interest;
 pub mod offload;
+pub mod processors;
 mod slot;
 mod stack;
 mod waits;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,6 +45,19 @@ pub fn init() {
     });
 }
 
+/// Sets up all that coroutines need whose waits have deadlines: `may`, and the thread that ends those waits. Whoever serves
+/// begins with it: that the system has nothing left for it is to be found out then, not in the middle of a request.
+///
+/// # Errors
+/// The operating system refused a thread or what `may` needs.
+pub fn start() -> io::Result<()> {
+    // `may` knows panics alone: of a thread that it could not start, or an epoll.
+    let told =
+        "the operating system refused what coroutines run on: raise the limits on threads, memory and descriptors";
+    catch_unwind(init).map_err(|_| io::Error::other(told))?;
+    expiry::start()
+}
+
 /// Starts a coroutine; it begins when the worker comes to it. May be called from any thread.
 pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     init();
@@ -52,10 +67,11 @@ pub fn spawn(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Re
 #[allow(unsafe_code, reason = "may marks spawning as unsafe")]
 fn spawn_ready(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = may::coroutine::Builder::new().stack_size(stack_words);
+    let body = counted(stack_words, body);
     // SAFETY: what may asks for is that the body fits its stack (the sizes are in limits.rs, a guard page ends the
     // process otherwise) and that no thread-local is relied on across a wait: with one worker, and no timed park
     // anywhere, all coroutines run on one thread.
-    unsafe { builder.spawn(counted(stack_words, body)) }.map(drop)
+    refusal_caught(|| unsafe { builder.spawn(body) }.map(drop))
 }
 
 /// Starts a coroutine at once, within the calling one, which goes on when the new one first waits. Saves the wake-up of
@@ -63,8 +79,17 @@ fn spawn_ready(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::
 #[allow(unsafe_code, reason = "may marks spawning as unsafe")]
 pub fn spawn_here(stack_words: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = may::coroutine::Builder::new().stack_size(stack_words);
+    let body = counted(stack_words, body);
     // SAFETY: as in `spawn`; the caller is a coroutine on the one worker, so the new one starts there too.
-    unsafe { builder.spawn_local(counted(stack_words, body)) }.map(drop)
+    refusal_caught(|| unsafe { builder.spawn_local(body) }.map(drop))
+}
+
+/// Makes an error of the panic with which `may` tells that there is no memory for a stack (or too many maps, sysctl
+/// `vm.max_map_count`). It comes before anything of the coroutine is there. Whoever accepts connections would end by it,
+/// and nobody would come in any more. A panic of the coroutine's own body does not come by here: `may` keeps it.
+fn refusal_caught(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let refused = || io::Error::new(io::ErrorKind::OutOfMemory, "the operating system refused a coroutine its stack");
+    catch_unwind(AssertUnwindSafe(spawn)).unwrap_or_else(|_| Err(refused()))
 }
 
 static STARTED: AtomicU64 = AtomicU64::new(0);
@@ -143,4 +168,26 @@ pub fn pause(time: Duration) {
     // Nobody fills it: the deadline is the purpose.
     let _ = slot.wait(time);
     drop(filler);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than there are addresses.
+    const NO_SUCH_STACK_WORDS: usize = 1 << 45;
+
+    #[test]
+    fn a_stack_that_is_refused_is_an_error_and_the_next_one_is_had() {
+        let refused = spawn(NO_SUCH_STACK_WORDS, || {}).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory, "{refused}");
+        let (slot, filler) = slot();
+        spawn(limits::CONNECTION_STACK_WORDS, move || {
+            // As the accept loop does, which must go on.
+            let refused = spawn_here(NO_SUCH_STACK_WORDS, || {}).map_err(|error| error.kind());
+            filler.fill((refused, spawn_here(limits::CONNECTION_STACK_WORDS, || {}).is_ok()));
+        })
+        .unwrap();
+        assert_eq!(slot.wait_until_filled(), Ok((Err(io::ErrorKind::OutOfMemory), true)));
+    }
 }

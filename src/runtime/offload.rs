@@ -26,7 +26,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Why a job gave no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDone {
-    /// Too many jobs wait; nothing was done.
+    /// Too many jobs wait, or the operating system has no thread for them; nothing was done.
     Busy,
     /// The job panicked.
     Panicked,
@@ -40,28 +40,41 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
         let _ = catch_unwind(AssertUnwindSafe(move || filler.fill(job())));
     });
     count(&JOBS);
-    queue().try_send(job).map_err(|_| {
+    let is_taken = queue().is_some_and(|queue| queue.try_send(job).is_ok());
+    if !is_taken {
         count(&REFUSED);
-        NotDone::Busy
-    })?;
+        return Err(NotDone::Busy);
+    }
     let begun = Instant::now();
     let done = slot.wait_until_filled().map_err(|_| NotDone::Panicked);
     waited(Wait::Thread, begun);
     done
 }
 
-fn queue() -> &'static SyncSender<Job> {
+/// The queue before the threads, which the first job starts; `None` while the operating system refuses them all.
+fn queue() -> Option<&'static SyncSender<Job>> {
     static QUEUE: OnceLock<SyncSender<Job>> = OnceLock::new();
-    QUEUE.get_or_init(|| {
-        let (sender, receiver) = sync_channel::<Job>(OFFLOAD_QUEUE_JOBS);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..OFFLOAD_THREADS {
-            let receiver = Arc::clone(&receiver);
-            // Refused by the system, the jobs are dropped with the receiver, and each caller hears of it.
-            let _ = thread::Builder::new().name("snip-offload".into()).spawn(move || run(&receiver));
+    static STARTING: Mutex<()> = Mutex::new(());
+    if QUEUE.get().is_none() {
+        // One at a time: there are to be so many threads and no more.
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if QUEUE.get().is_none() {
+            let _ = QUEUE.set(start(thread::Builder::new)?);
         }
-        sender
-    })
+    }
+    QUEUE.get()
+}
+
+/// Starts as many of the threads as the operating system gives, if it gives any.
+fn start(builder: fn() -> thread::Builder) -> Option<SyncSender<Job>> {
+    let (sender, receiver) = sync_channel::<Job>(OFFLOAD_QUEUE_JOBS);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let started = (0..OFFLOAD_THREADS).filter(|_| {
+        let receiver = Arc::clone(&receiver);
+        let spawned = builder().name("snip-offload".into()).spawn(move || run(&receiver));
+        spawned.inspect_err(|error| tracing::error!(%error, "no thread for work that may block")).is_ok()
+    });
+    (started.count() > 0).then_some(sender)
 }
 
 fn run(receiver: &Mutex<Receiver<Job>>) {
@@ -83,5 +96,12 @@ mod tests {
         assert_eq!(offload(|| 6 * 7), Ok(42));
         assert_eq!(offload(|| -> u8 { panic!("on purpose") }), Err(NotDone::Panicked));
         assert_eq!(offload(|| "still here"), Ok("still here"));
+    }
+
+    #[test]
+    fn without_a_thread_there_is_no_queue_to_wait_in() {
+        // No memory has room for its stack.
+        assert!(start(|| thread::Builder::new().stack_size(1 << 46)).is_none());
+        assert!(start(thread::Builder::new).is_some());
     }
 }

@@ -89,7 +89,8 @@ impl<T: Send + 'static> Slot<T> {
             return result;
         }
         let watched: Weak<Shared<T>> = Arc::downgrade(&self.shared);
-        expiry::watch(limit, watched);
+        // A wait that nobody would end is over at once.
+        expiry::watch(limit, watched).map_err(|_| Empty::TimedOut)?;
         self.wait_until_filled()
     }
 

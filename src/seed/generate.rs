@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{EVENTS, Error, Loaded, Table, URLS, USERS};
 use crate::limits::SHORT_CODE_CHARS;
-use crate::model::event::{Details, deleted_details};
+use crate::model::event::deleted_details;
 use crate::model::{Click, Event, EventType, Id, NewUrl, ShortCode, ShortUrl, Timestamp, UrlPatch, User};
 use crate::store::SeedData;
 
@@ -268,7 +268,7 @@ fn events(draw: &mut Draw, urls: &mut [ShortUrl]) -> Vec<Event> {
     }
     for (url, &end) in urls.iter_mut().zip(&ends).filter(|(url, _)| !url.is_active) {
         url.updated_at = end;
-        later_events.push(event(url, EventType::Deleted, end, deleted_details()));
+        later_events.push(event(url, EventType::Deleted, end, deleted_details().finish()));
     }
     later_events.sort_by_key(|event| event.timestamp);
     let mut events: Vec<Event> = urls.iter().map(creation).collect();
@@ -280,9 +280,9 @@ fn events(draw: &mut Draw, urls: &mut [ShortUrl]) -> Vec<Event> {
 }
 
 /// An event without its id, which its place in the file gives it.
-fn event(url: &ShortUrl, event_type: EventType, timestamp: Timestamp, details: Details) -> Event {
+fn event(url: &ShortUrl, event_type: EventType, timestamp: Timestamp, details: String) -> Event {
     let event_type = event_type.as_str().to_owned();
-    Event { id: 0, url_id: url.id, user_id: url.user_id, event_type, timestamp, details: Some(details.finish()) }
+    Event { id: 0, url_id: url.id, user_id: url.user_id, event_type, timestamp, details: Some(details) }
 }
 
 fn creation(url: &ShortUrl) -> Event {
@@ -293,7 +293,7 @@ fn creation(url: &ShortUrl) -> Event {
         title: url.title.clone(),
     };
     let (event_type, details) = new.created_event();
-    event(url, event_type, url.created_at, details)
+    event(url, event_type, url.created_at, details.finish())
 }
 
 fn redirect(draw: &mut Draw, url: &ShortUrl, end: Timestamp) -> Event {
@@ -318,7 +318,6 @@ fn update(draw: &mut Draw, url: &mut ShortUrl, end: Timestamp) -> Event {
     } else {
         UrlPatch { title: Some(url.title.clone()), ..UrlPatch::default() }
     };
-    let mut event = event(url, EventType::Updated, at, Details::new());
-    event.details = patch.updated_events().pop().map(|(_, details)| details.finish());
-    event
+    let details = patch.updated_events().pop().map(|(_, details)| details.finish());
+    Event { details, ..event(url, EventType::Updated, at, String::new()) }
 }

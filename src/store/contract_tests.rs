@@ -416,7 +416,7 @@ fn clicks_are_counted(store: &dyn Store) {
     assert_eq!((count(first.id), count(second.id)), (3, 1));
     let redirects = all_events(store, EventFilter { event_type: Some("redirect".into()), ..EventFilter::default() });
     let details: Vec<_> = redirects[1..].iter().rev().map(|event| event.details.clone().unwrap()).collect();
-    assert_eq!(details, clicks.iter().map(|click| click.details().finish()).collect::<Vec<_>>());
+    assert_eq!(details, clicks.iter().map(Click::details).collect::<Vec<_>>());
     assert_eq!(redirects[3].timestamp, Timestamp::from_micros(1_500_000));
 }
 

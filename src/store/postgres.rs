@@ -5,6 +5,7 @@
 //! message take several, on a connection of their own. `sql/postgres/` holds the statements, one a file, and the
 //! migrations.
 
+mod columns;
 mod queries;
 mod schema;
 mod values;

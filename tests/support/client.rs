@@ -413,12 +413,12 @@ impl Client {
         self.send("PUT", path, &[("Content-Type", "application/json")], Some(json.as_bytes()))
     }
 
-    /// A figure of `/metrics`, by its name and labels as they stand there; 0 when it is not there yet.
+    /// A figure of `/metrics`, by its name and labels as they stand there.
     #[track_caller]
     pub fn metric(&mut self, name: &str) -> f64 {
         let text = self.get("/metrics").expect(200).text().to_owned();
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        found.map_or(0.0, |value| value.parse().expect("a number"))
+        found.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
     }
 
     /// Makes a short URL and returns its id and code.

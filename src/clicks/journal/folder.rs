@@ -450,7 +450,7 @@ fn read_headers(folder: &Path, damaged: &AtomicU64) -> Result<Vec<(Header, PathB
     let mut found = Vec::new();
     for (number, path) in numbered_files(folder)? {
         match segment::read_header(&path)? {
-            Ok(header) if header.number == number => found.push((header, path)),
+            Ok(header) if header.number == number && number < segment::NUMBERS_END => found.push((header, path)),
             Err(Unreadable::Version(version)) => return Err(Why::Version(version)),
             Err(Unreadable::Empty) if is_all_zero(&path)? => fs::remove_file(&path)?,
             Ok(_) | Err(Unreadable::Empty | Unreadable::Damaged) => {

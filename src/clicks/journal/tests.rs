@@ -9,7 +9,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clicks::segment::{FORMAT_VERSION, Next, Reader, read_header};
+use crate::clicks::segment::{FORMAT_VERSION, Header, NUMBERS_END, Next, Reader, read_header};
 use crate::limits::JOURNAL_BYTES_MIN;
 use crate::model::{Id, Timestamp};
 
@@ -235,6 +235,22 @@ fn a_damaged_header_is_set_aside() {
 }
 
 #[test]
+fn a_number_that_has_no_next_is_set_aside() {
+    let place = Place::new();
+    place.open().append(click(1));
+    let newest = place.newest();
+    let header = read_header(&newest).unwrap().unwrap();
+    for number in [u64::MAX, NUMBERS_END] {
+        let last = newest.with_file_name(format!("{number}.clicks"));
+        fs::write(&last, Header { number, ..header.clone() }.encode()).unwrap();
+        let journal = place.open();
+        assert!(last.with_extension("damaged").exists());
+        assert!(journal.shared().folder.first_own < NUMBERS_END);
+    }
+    assert_eq!(place.ids(), [1]);
+}
+
+#[test]
 fn what_a_crash_left_unfinished_is_removed() {
     let place = Place::new();
     drop(place.open());
@@ -312,8 +328,11 @@ fn with_the_disk_full_at_the_start_it_starts_and_sheds() {
         counts(&journal).0 == 1
     });
     assert_eq!(place.ids(), [2]);
-    let unfinished = fs::read_dir(place.options().folder).unwrap().map(|entry| entry.unwrap().path());
-    assert!(!unfinished.into_iter().any(|path| path.extension().is_some_and(|it| it == "unfinished")));
+    // The next segment may be on its way at this moment; what the full disk broke off would stay.
+    wait_until("no file is left unfinished", || {
+        let mut paths = fs::read_dir(place.options().folder).unwrap().map(|entry| entry.unwrap().path());
+        !paths.any(|path| path.extension().is_some_and(|it| it == "unfinished"))
+    });
 }
 
 /// The real thing, if this process may mount: a file system of 20 MiB, which holds two segments.

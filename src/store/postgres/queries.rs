@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 
+use super::columns::{ClickDetails, column};
 use crate::error::{Constraint, Reference, StoreError, StoreResult};
 use crate::limits::{
     HEALTH_DEADLINE, LINK_CHANGES_KEPT, LINK_CHANGES_PAGE, LINK_CHANGES_WINDOW, PER_PAGE_MAX, PG_CHUNK_BYTES,
@@ -515,30 +516,31 @@ pub(super) fn create_event(pool: &Pool, new: NewEvent) -> StoreResult<Event> {
 }
 
 pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -> StoreResult<u64> {
-    let sorted = by_owner(clicks);
-    let details = Texts::new(&sorted);
-    let batch = ClickColumns::new(&sorted, &details);
+    let sorted = Click::by_owner(clicks);
+    let mut owners: Vec<Id> = sorted.iter().filter_map(|click| click.user_id).collect();
+    owners.dedup();
+    let (counted, counts) = counts(clicks);
     let event_type = EventType::Redirect.as_str();
     let (journal, instance, now) = (step.journal.to_string(), step.instance.as_ref(), Timestamp::now());
     let (from, to) = (step.from.cast_signed(), step.to.cast_signed()); // SQL has no other integers; bits are bits
     let insert: Params<'_> = &[
         &event_type,
-        &batch.url_ids,
-        &batch.user_ids,
-        &batch.times,
-        &batch.details,
-        &batch.referrers,
+        &column(&sorted, |click| click.url_id),
+        &column(&sorted, |click| click.user_id),
+        &column(&sorted, |click| click.at),
+        &column(&sorted, |click| ClickDetails(click)),
+        &column(&sorted, |click| click.referrer.as_deref()),
         &journal,
         &instance,
         &from,
         &to,
         &now,
-        &batch.counted,
-        &batch.counts,
-        &batch.owners,
+        &counted,
+        &counts,
+        &owners,
     ];
     let begin: Params<'_> = &[&journal, &instance, &now];
-    let (lock, position): (Params<'_>, Params<'_>) = (&[&batch.owners], &[&journal]);
+    let (lock, position): (Params<'_>, Params<'_>) = (&[&owners], &[&journal]);
     let calls = [
         Call::new(&JOURNAL_BEGIN, begin),
         Call::new(&CLICKS_BEGIN, &[]),
@@ -552,71 +554,9 @@ pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -
     Ok(position.map_or(JournalStep::UNKNOWN, i64::cast_unsigned))
 }
 
-/// A batch of clicks as arrays for `unnest`.
-struct ClickColumns<'a> {
-    url_ids: Vec<Id>,
-    user_ids: Vec<Option<Id>>,
-    times: Vec<Timestamp>,
-    details: Vec<&'a str>,
-    referrers: Vec<Option<&'a str>>,
-    /// The URLs, each once, and how many clicks each has got.
-    counted: Vec<Id>,
-    counts: Vec<i64>,
-    /// The owners, each once.
-    owners: Vec<Id>,
-}
-
-impl<'a> ClickColumns<'a> {
-    fn new(sorted: &[&'a Click], details: &'a Texts) -> Self {
-        let mut owners: Vec<Id> = sorted.iter().filter_map(|click| click.user_id).collect();
-        owners.dedup();
-        let (counted, counts) = counts(sorted);
-        Self {
-            url_ids: column(sorted, |click| click.url_id),
-            user_ids: column(sorted, |click| click.user_id),
-            times: column(sorted, |click| click.at),
-            details: details.column(),
-            referrers: column(sorted, |click| click.referrer.as_deref()),
-            counted,
-            counts,
-            owners,
-        }
-    }
-}
-
-/// By owner and URL, not by time: an index that begins with one of them then has neighbours follow one another, and each of
-/// its pages is gone to once for a batch, not once for a click (`benches/journal.rs`).
-fn by_owner(clicks: &[Click]) -> Vec<&Click> {
-    let mut sorted: Vec<&Click> = clicks.iter().collect();
-    sorted.sort_by_key(|click| (click.user_id, click.url_id));
-    sorted
-}
-
-/// The details of clicks, one behind the other in one allocation.
-struct Texts {
-    all: String,
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    fn new(clicks: &[&Click]) -> Self {
-        let (mut all, mut ends) = (String::new(), Vec::with_capacity(clicks.len()));
-        for click in clicks {
-            all = click.details_behind(all).finish();
-            ends.push(all.len());
-        }
-        Self { all, ends }
-    }
-
-    fn column(&self) -> Vec<&str> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.all[start..end]).collect()
-    }
-}
-
-/// The URLs in the order of their ids, and the clicks of each.
-fn counts(clicks: &[&Click]) -> (Vec<Id>, Vec<i64>) {
-    let mut url_ids = column(clicks, |click| click.url_id);
+/// The URLs in the order of their ids, each once, and how many clicks each has got.
+fn counts(clicks: &[Click]) -> (Vec<Id>, Vec<i64>) {
+    let mut url_ids: Vec<Id> = clicks.iter().map(|click| click.url_id).collect();
     url_ids.sort_unstable();
     url_ids.chunk_by(Id::eq).map(|same| (same[0], same.len() as i64)).unzip()
 }
@@ -707,11 +647,6 @@ fn load_events(lease: &mut Lease, events: &[Event]) -> StoreResult<()> {
         lease.query(&EVENTS_LOAD, &[&ids, &url_ids, &user_ids, &types, &times, &details])?;
     }
     Ok(())
-}
-
-/// One field of each row: an array for `unnest`.
-fn column<'r, R, T>(rows: &'r [R], field: impl Fn(&'r R) -> T) -> Vec<T> {
-    rows.iter().map(field).collect()
 }
 
 /// What a row takes in a message beside its texts, about.

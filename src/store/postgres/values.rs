@@ -7,7 +7,8 @@ use postgres_types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::model::Timestamp;
 
-type Outcome<T> = Result<T, Box<dyn Error + Sync + Send>>;
+/// What the traits of postgres-types want.
+pub(super) type Outcome<T> = Result<T, Box<dyn Error + Sync + Send>>;
 
 /// 2000-01-01, in microseconds since 1970.
 const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;

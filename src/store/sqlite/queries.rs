@@ -385,13 +385,13 @@ pub(super) fn record_clicks(db: &Connection, clicks: &[Click], step: &JournalSte
     if !move_journal(db, step)? {
         return Ok(journal_position(db, step.journal)?.unwrap_or(JournalStep::UNKNOWN));
     }
-    // By owner and URL: an index that begins with one of them then has neighbours follow one another.
-    let mut sorted: Vec<&Click> = clicks.iter().collect();
-    sorted.sort_by_key(|click| (click.user_id, click.url_id));
     let event_type = EventType::Redirect.as_str();
     let mut insert = db.prepare_cached(sql!("click_insert"))?;
-    for click in sorted {
-        let (at, details) = (click.at.sql_text(), click.details().finish());
+    let mut details = String::new();
+    for click in Click::by_owner(clicks) {
+        let at = click.at.sql_text();
+        details.clear();
+        click.write_details(&mut details);
         insert.execute(params![click.url_id, click.user_id, event_type, at, details, click.referrer])?;
     }
     Ok(step.to)

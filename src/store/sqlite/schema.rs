@@ -9,12 +9,13 @@ use super::queries::sql;
 use crate::limits::{SQLITE_LOCK_WAIT, SQLITE_PAGE_CACHE_KIB, SQLITE_STATEMENTS, SQLITE_WAL_KEPT_BYTES};
 
 /// In order; the number of those that ran is the schema's version, kept in `PRAGMA user_version`.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     sql!("0001_tables"),
     sql!("0002_url_stats"),
     sql!("0003_url_versions"),
     sql!("0004_click_journals"),
     sql!("0005_cheaper_clicks"),
+    sql!("0006_cheaper_counts"),
 ];
 /// The schema's version when all have run, in the type of the pragma.
 const NEWEST: i32 = MIGRATIONS.len() as i32;
