@@ -52,7 +52,7 @@ instructions: ## count the instructions of a request's parts and compare with be
 ceiling: ## what a redirect costs beside Nginx's `return 302`, a bare loop, and others, in one run
 	loadtests/ceiling
 
-flamegraph: profile-build ## record where the time goes, as dated pictures in flamegraphs/
+flamegraph: ## record where the time goes, as dated pictures in flamegraphs/
 	flamegraphs/record
 
 profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling

@@ -47,6 +47,7 @@ class Sample:
     cpu_seconds: float
     memory: int
     clicks_waiting: int
+    clicks_lag_seconds: float  # the instance whose oldest click waits for the longest time
 
 
 @dataclass
@@ -96,8 +97,10 @@ class Field:
             if len(self.samples) % SHARES_EVERY == 0:
                 self._shares_peak = max(self._shares_peak, sum(self.memory().values()))
             usage = self.droplet.usage()
-            waiting = sum(self.stack.metrics(name).get("clicks_waiting", 0) for name in INSTANCES)
-            self.samples.append(Sample(time.time(), usage.cpu_seconds, self.droplet.resident(), int(waiting)))
+            told = [self.stack.metrics(name) for name in INSTANCES]
+            waiting = int(sum(one.get("clicks_waiting", 0) for one in told))
+            lag = max(one.get("clicks_lag_seconds", 0) for one in told)
+            self.samples.append(Sample(time.time(), usage.cpu_seconds, self.droplet.resident(), waiting, lag))
 
     def snapshot(self):
         """What all roles have taken and counted so far."""

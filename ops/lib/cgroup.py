@@ -85,10 +85,14 @@ def _numbers(path):
     return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}
 
 
+# "cpu" has nothing to limit. Without it the scheduler may take each session for a group of its own (autogroups), among which
+# priorities do not count; with it, as in units and containers, that is out of play.
+
+
 class _Version1:
     """A folder for each controller."""
 
-    CONTROLLERS = ("memory", "cpuset", "cpuacct")
+    CONTROLLERS = ("memory", "cpuset", "cpuacct", "cpu")
 
     def __init__(self, root, name):
         mounts = {controller: mount for mount, options in _mounts("cgroup", root) for controller in options}
@@ -128,7 +132,7 @@ class _Version1:
 class _Version2:
     """One folder."""
 
-    CONTROLLERS = ("cpuset", "memory")
+    CONTROLLERS = ("cpuset", "memory", "cpu")
 
     def __init__(self, root, name):
         groups = _own_groups(root)

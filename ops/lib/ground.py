@@ -2,9 +2,13 @@
 wrk, on another."""
 
 import contextlib
+import csv
+import json
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,15 +16,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import net, roles, wait
-from .process import Process, interrupt_once
+from .process import Process, give_priority, interrupt_once
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 READY_SECONDS = 30
 # Sessions as groups of the scheduler. PostgreSQL makes each of its processes a session of its own, and on a core that one
 # thread takes whole such a group was seen to wait for seconds. In a control group, where the stack runs, there are none.
-AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+AUTOGROUP, OFF = Path("/proc/sys/kernel/sched_autogroup_enabled"), "0\n"
+# Where a link is found, as /metrics calls it.
+LOOKUPS = (("local", "hit"), ("redis", "hit"), ("store", "query"))
+STORING = ("snip-clicks", "snip-sqlite")  # threads of an instance
 CODE = "Ceil01"
 TARGET = "https://www.example.com/a/page/that/is/linked?from=here"
+
+
+def command(name, main):
+    """Runs a command's `main` and ends with its status; of what went wrong a line is told."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except roles.Missing as missing:
+        sys.exit(f"{name}: {missing} is missing; make setup installs it")
+    except (wait.Late, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{name}: {error}")
+
+
+def built():
+    """The product, built from its source as that is now."""
+    subprocess.run(["cargo", "build", "--release"], cwd=roles.ROOT, check=True)
+    return roles.ROOT / "target/release/snip"
 
 
 def cpu_nanoseconds(process, thread=None):
@@ -33,6 +58,29 @@ def cpu_nanoseconds(process, thread=None):
     return total
 
 
+def family_cpu_nanoseconds(process, thread=None):
+    """The same of a process and all of its descendants."""
+    return sum(cpu_nanoseconds(one, thread) for one in process.family())
+
+
+def cpu_by_purpose(process):
+    """The same of an instance: of its threads that answer, and of those that store clicks."""
+    storing = sum(family_cpu_nanoseconds(process, thread) for thread in STORING)
+    return family_cpu_nanoseconds(process) - storing, storing
+
+
+def allow_descriptors(count):
+    """Lets us and what we start have so many open files and connections each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+        except (ValueError, PermissionError):
+            raise OSError(f"the system allows {hard} file descriptors, {count} are needed: see ulimit -Hn") from None
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
 class Ground:
     """A temporary folder, and processes that end with it. From its start on a signal raises KeyboardInterrupt, so that `end`
     has its turn."""
@@ -43,7 +91,7 @@ class Ground:
         self.folder.chmod(0o755)
         self.children = []
         self.taken = set()
-        self.autogroup = self._set_autogroup("0\n")
+        self.autogroup = self._set_autogroup(OFF)
 
     def _set_autogroup(self, value):
         """Sets it as far as we may; returns what it was."""
@@ -58,11 +106,12 @@ class Ground:
         self.taken.add(port)
         return port
 
-    def start(self, name, command, is_ready, environment=None, user=None):
+    def start(self, name, command, is_ready, environment=None, user=None, nice=0):
         log = open(self.folder / f"{name}.log", "ab")
         identity = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
         child = subprocess.Popen(["taskset", "-c", SERVER_CORE, *map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                  cwd=self.folder, env={**os.environ, **(environment or {})}, **identity)
+        give_priority(child.pid, nice)
         self.children.append(child)
         try:
             wait.until(f"{name} is ready", READY_SECONDS, is_ready)
@@ -71,7 +120,13 @@ class Ground:
             raise
         return Process.of(child.pid)
 
-    def end(self):
+    def load(self, *command):
+        """Starts a program on the core of the load, to be looked at while it runs."""
+        child = subprocess.Popen(["taskset", "-c", LOAD_CORE, *map(str, command)], stdout=subprocess.PIPE, text=True)
+        self.children.append(child)
+        return child
+
+    def end(self, keeps_folder=False):
         for child in reversed(self.children):
             child.terminate()
         for child in reversed(self.children):
@@ -80,8 +135,10 @@ class Ground:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.autogroup:
+        if not keeps_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        # Who found it off already, beside another one's run, leaves it to that one.
+        if self.autogroup not in (None, OFF):
             self._set_autogroup(self.autogroup)
 
 
@@ -102,13 +159,33 @@ def answers(port, path=f"/{CODE}", status=302):
     return lambda: net.get(port, path, 1)[0] == status
 
 
-def postgres(ground):
-    """A PostgreSQL with the settings of the stack, and the plan that leads to it."""
+@contextlib.contextmanager
+def stopped(process):
+    """Lets a process and all of its descendants stand still."""
+    family = process.family()
+    try:
+        for one in family:
+            one.send(signal.SIGSTOP)
+        yield
+    finally:
+        for one in family:
+            one.send(signal.SIGCONT)
+
+
+def new_plan(ground):
+    """A plan of roles in the folder of this ground."""
     plan = roles.Plan(ground.folder, {}, Path("/"))
     plan.run.mkdir()
     plan.logs.mkdir()
+    return plan
+
+
+def postgres(ground):
+    """A PostgreSQL with the settings of the stack, and the plan that leads to it."""
+    plan = new_plan(ground)
     role = roles.postgres(plan)
-    process = ground.start("postgres", role.command, lambda: roles.is_ready(plan, "postgres"), user=role.user)
+    is_ready = lambda: roles.is_ready(plan, "postgres")  # noqa: E731
+    process = ground.start("postgres", role.command, is_ready, user=role.user, nice=role.nice)
     roles.make_database(plan)
     return plan, process
 
@@ -118,15 +195,77 @@ def redis(ground, plan):
     return ground.start("redis", roles.redis(plan).command, lambda: roles.is_ready(plan, "redis"))
 
 
+def serve(ground, binary, name, *arguments, environment=None):
+    """An instance of the product on a store in the folder of this ground, unless the environment names another: its process
+    and its port."""
+    port = ground.port()
+    command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--instance-id", name, "--data-dir", data_folder(ground),
+               "--log-level", "error", *arguments]
+    return ground.start(name, command, answers(port, "/readyz", 200), environment), port
+
+
+def data_folder(ground):
+    """The data folder of all instances on this ground."""
+    return ground.folder / "snip"
+
+
 def snip(ground, plan, binary, name, *arguments):
     """An instance of the product on that PostgreSQL, with one link in its cache: its process and its port."""
-    port = ground.port()
-    command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--instance-id", name, "--data-dir", ground.folder / "snip",
-               "--log-level", "error", *arguments]
-    process = ground.start(name, command, answers(port, "/readyz", 200), {"DATABASE_URL": plan.database_url})
-    roles.psql(plan, f"INSERT INTO urls (short_code, original_url) VALUES ('{CODE}', '{TARGET}') ON CONFLICT DO NOTHING")
+    process, port = serve(ground, binary, name, *arguments, environment={"DATABASE_URL": plan.database_url})
+    make_link(plan)
     wait.until("the link is followed", READY_SECONDS, answers(port))
     return process, port
+
+
+def make_link(plan):
+    """The link that is followed unless others are, in a store that has its tables."""
+    roles.psql(plan, f"INSERT INTO urls (short_code, original_url) VALUES ('{CODE}', '{TARGET}') ON CONFLICT DO NOTHING")
+
+
+def shortened(port):
+    """A link to the usual target, made through the API of an instance: its path."""
+    asked = net.connection(port)
+    try:
+        asked.request("POST", "/urls", json.dumps({"url": TARGET}), {"Content-Type": "application/json"})
+        return "/" + json.load(asked.getresponse())["short_code"]
+    finally:
+        asked.close()
+
+
+def warmed_up(process):
+    """Waits until an instance has nothing more to bring into its memory and into Redis."""
+    wait.until("the warm-up has ended", READY_SECONDS, lambda: not _has_thread(process, "snip-warm-up"))
+
+
+def _has_thread(process, name):
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it may end just now
+            if (task / "comm").read_text().strip() == name:
+                return True
+    return False
+
+
+def found(port):
+    """Redirects of an instance so far, by where their link was found: in its memory, in Redis, in the store."""
+    figures = net.metrics(port)
+    return [figures[f'cache_lookups_total{{level="{level}",result="{result}"}}'] for level, result in LOOKUPS]
+
+
+def seed(binary, *store):
+    """Loads the made-up data set into the store that these arguments name."""
+    subprocess.run([binary, "seed", roles.ROOT / "seed_data", *store], check=True, stdout=sys.stderr)
+
+
+def seeded_codes():
+    """Codes of that data set that lead somewhere: those of active links."""
+    with open(roles.ROOT / "seed_data/urls.csv", newline="", encoding="utf-8") as file:
+        return [row["short_code"] for row in csv.DictReader(file) if row["is_active"] == "True"]
+
+
+def asks_seeded():
+    """wrk's script: each time one of those codes, at random."""
+    codes = ",".join(f'"/{code}"' for code in seeded_codes())
+    return f'local codes = {{{codes}}}\nrequest = function() return wrk.format("GET", codes[math.random(#codes)]) end\n'
 
 
 def nginx(ground, folder):
@@ -164,3 +303,12 @@ def wrk(ground, port, connections, seconds, script="", path=f"/{CODE}"):
         "Non-2xx" in told or "Socket errors" in told,
         told,
     )
+
+
+def redirects(ground, port, connections, seconds, script="", path=f"/{CODE}", may_be_late=False):
+    """The same, where all answers must be redirects. wrk also tells of those that took longer than two seconds: they may be
+    let pass."""
+    load = wrk(ground, port, connections, seconds, script, path)
+    if "Non-2xx" in load.told or (load.has_errors and not may_be_late):
+        raise OSError(f"not every request was redirected:\n{load.told}")
+    return load

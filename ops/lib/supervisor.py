@@ -28,7 +28,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     __package__ = "lib"
-from .process import Process
+from .process import Process, give_priority
 
 # A role that died is started again after the first of these pauses, then after twice as long, up to the last.
 PAUSE_MIN_SECONDS = 0.1
@@ -97,6 +97,7 @@ def become(role, log):
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        give_priority(0, role.get("nice", 0))  # a note of an earlier supervisor may have none
         if role["user"]:
             uid, gid = role["user"]
             os.setgroups([])

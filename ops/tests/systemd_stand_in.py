@@ -1,6 +1,7 @@
 """What systemd does for the units of the instances and of the trial, as far as ops/deploy can tell: starts, stops, starts
 again what has ended."""
 
+import contextlib
 import json
 import os
 import signal
@@ -100,9 +101,15 @@ class Supervisor:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
-                self.wfile.write(json.dumps(outer.answer(json.loads(self.rfile.read()))).encode())
+                asked = self.rfile.read()
+                if not asked:
+                    return  # it was killed before it said what it wanted
+                answer = json.dumps(outer.answer(json.loads(asked))).encode()
+                with contextlib.suppress(BrokenPipeError):  # or while it waited
+                    self.wfile.write(answer)
 
-        self.server = socketserver.ThreadingUnixStreamServer(str(self.address), Handler)
+        # One after the other, in the order in which they came, as the jobs of systemd for one unit.
+        self.server = socketserver.UnixStreamServer(str(self.address), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.closed = threading.Event()
         self.watch = threading.Thread(target=self._watch, daemon=True)

@@ -77,6 +77,11 @@ class Compose(unittest.TestCase):
             role = "snip-1, snip-2, snip-3" if name in INSTANCES else name
             self.assertRegex(plan, rf"\| {role} \|[^\n]* {limit}\b[^\n]*\|", "docs/capacity-plan.md has another limit")
 
+    def test_nginx_and_postgres_go_before_all_instances(self):
+        instances = sum(self.services[name]["cpu_shares"] for name in INSTANCES)
+        for name in ("nginx", "postgres"):
+            self.assertGreater(self.services[name]["cpu_shares"], instances)
+
     def test_all_are_started_again_and_looked_after(self):
         for name, service in self.services.items():
             with self.subTest(name):

@@ -310,6 +310,14 @@ class NativeStack(Versions):
         pids = [self.stack.process(name).pid for name in INSTANCES]
         return [Path(f"/proc/{pid}/exe").read_bytes()[-3:].decode() for pid in pids]
 
+    @unittest.skipIf(os.geteuid() != 0, "only root gives priority")
+    def test_nginx_goes_before_postgres_and_that_before_the_instances(self):
+        nice = lambda process: os.getpriority(os.PRIO_PROCESS, process.pid)
+        postgres = nice(self.stack.process("postgres"))
+        self.assertLess(min(map(nice, self.stack.process("nginx").family())), postgres)
+        for name in INSTANCES:
+            self.assertGreater(nice(self.stack.process(name)), postgres)
+
     def test_service_goes_on(self):
         for version, expected_status, serving in (("old", 0, "old"), ("late1", 1, "old"), ("new", 0, "new")):
             with self.subTest(version):

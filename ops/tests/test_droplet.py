@@ -13,6 +13,20 @@ from lib.cgroup import MIB, Droplet, Unavailable
 from lib.process import Process
 
 DROPLET = Path(__file__).resolve().parent.parent / "droplet"
+# Two processes, each a session of its own as the roles of a stack are, the second with a lower priority; prints the CPU time
+# that each got within a second.
+RIVALS = """
+import os, time
+for nice in (0, 19):
+    if os.fork() == 0:
+        os.setsid()
+        os.nice(nice)
+        end = time.monotonic() + 1
+        while time.monotonic() < end: pass
+        os.write(1, b"%d %f\\n" % (nice, time.process_time()))
+        os._exit(0)
+for _ in range(2): os.wait()
+"""
 CANNOT = 125
 
 
@@ -39,6 +53,11 @@ class OnThisMachine(unittest.TestCase):
     def test_one_core_is_there(self):
         done = run("--", sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))")
         self.assertEqual(done.stdout, "1\n", done.stderr)
+
+    def test_priorities_count_between_sessions(self):
+        done = run("--", sys.executable, "-c", RIVALS)
+        got = {nice: float(seconds) for nice, seconds in map(str.split, done.stdout.splitlines())}
+        self.assertGreater(got["0"], 4 * got["19"], done)
 
     def test_what_is_left_is_ended(self):
         done = run("--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!")
@@ -84,7 +103,7 @@ class Version2(unittest.TestCase):
     def test_limits_and_usage(self):
         with self.make() as droplet:
             folder = droplet._folders()[0]
-            self.assertEqual((self.top / "cgroup.subtree_control").read_text(), "+cpuset\n")
+            self.assertEqual((self.top / "cgroup.subtree_control").read_text(), "+cpuset +cpu\n")
             self.assertEqual((folder / "cpuset.cpus").read_text(), "1\n")
             self.assertEqual((folder / "memory.max").read_text(), f"{64 * MIB}\n")
             self.assertEqual((folder / "memory.swap.max").read_text(), "0\n")

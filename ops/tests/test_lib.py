@@ -1,5 +1,6 @@
 """The small parts of ops/lib: placeholders, and the supervisor with its pauses and its successor."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib import render, wait
+from lib.limits import limit
 from lib.process import Process
 from lib.roles import Role
 from lib.stack import Stack
@@ -28,6 +30,26 @@ class Render(unittest.TestCase):
     def test_a_placeholder_without_a_value_is_an_error(self):
         with self.assertRaisesRegex(ValueError, "placeholder A, B"):
             render.fill("${B} ${A} ${C}", {"C": ""})
+
+
+class Limits(unittest.TestCase):
+    def test_a_bound_is_the_number_that_stands_there(self):
+        bounds = {
+            "LISTEN_BACKLOG": 4096,
+            "CLICKS_BATCH_MAX": 16_384,
+            "JOURNAL_SEGMENT_BYTES": 8 << 20,
+            "JOURNAL_BYTES_MIN": 32 << 20,
+            "CLICKS_FLUSH_DEADLINE": 5,
+            "TICK": 0.1,
+        }
+        for name, value in bounds.items():
+            with self.subTest(name):
+                self.assertAlmostEqual(limit(name), value)
+        self.assertEqual(limit("DESCRIPTORS_RESERVE"), 128 + limit("CONNECTIONS_RESERVE"))
+
+    def test_what_has_no_number_is_an_error(self):
+        self.assertRaisesRegex(ValueError, "no bound NO_SUCH", limit, "NO_SUCH")
+        self.assertRaisesRegex(ValueError, "CLICKS_BATCH_QUICK is more than", limit, "CLICKS_BATCH_QUICK")
 
 
 class Supervisor(unittest.TestCase):
@@ -73,6 +95,12 @@ class Supervisor(unittest.TestCase):
         second = self.running(other_than=first)
         self.assertTrue(second.is_alive())
         self.assertEqual(self.stack.status()[0]["restarts"], 1)
+
+    def test_a_role_has_its_priority(self):
+        process = self.charge("sleep", "1000", nice=3)
+        # It is known from its fork on, and takes on the role after that.
+        priority = lambda: os.getpriority(os.PRIO_PROCESS, process.pid)
+        wait.until("it has its priority", PATIENCE_SECONDS, lambda: priority() == 3)
 
     def test_one_that_cannot_live_is_tried_ever_later(self):
         role = Role("sleeper", ["false"], "/", str(self.stack.folder / "log"))

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ops"))
 from lib import net, wait
+from lib.limits import limit
 from lib.roles import INSTANCES, TRIAL, USUAL_PORTS
 from test_containers import SNIP, known_variables, text
 
@@ -75,8 +76,8 @@ class Units(unittest.TestCase):
         for number, name in enumerate(INSTANCES, 1):
             streams = [stream.replace("%i", str(number)) for stream in setting("snip@.socket", "ListenStream")]
             self.assertEqual(streams, [f"/run/snip/{name}.sock", f"127.0.0.1:{USUAL_PORTS[name]}"])
-        backlog = re.search(r"LISTEN_BACKLOG: i32 = (\d+)", text("src/limits.rs"))[1]
-        self.assertEqual(setting("snip@.socket", "Backlog"), [backlog])
+        backlog = limit("LISTEN_BACKLOG")
+        self.assertEqual(setting("snip@.socket", "Backlog"), [str(backlog)])
         self.assertIn(f"net.core.somaxconn = {backlog}", text("ops/systemd/sysctl.conf"))
 
     def test_trial_is_an_instance_that_nobody_is_sent_to(self):
@@ -94,8 +95,8 @@ class Units(unittest.TestCase):
 
     def test_descriptors_are_enough_for_connections(self):
         connections = next(value for value in setting("snip@.service", "Environment") if "MAX_CONNECTIONS" in value)
-        reserve = re.search(r"DESCRIPTORS_RESERVE: u64 = (\d+)", text("src/limits.rs"))[1]
-        self.assertGreaterEqual(int(setting("snip@.service", "LimitNOFILE")[0]), int(connections.split("=")[1]) + int(reserve))
+        wanted = int(connections.split("=")[1]) + limit("DESCRIPTORS_RESERVE")
+        self.assertGreaterEqual(int(setting("snip@.service", "LimitNOFILE")[0]), wanted)
 
     def test_memory_is_that_of_the_plan(self):
         plan = text("docs/capacity-plan.md")
@@ -105,6 +106,11 @@ class Units(unittest.TestCase):
         for role, unit in roles.items():
             limit = setting(unit, "MemoryMax")[0].removesuffix("M")
             self.assertRegex(plan, rf"\| {role} \|[^\n]* {limit} \|", f"docs/capacity-plan.md has another limit than {unit}")
+
+    def test_nginx_and_postgres_go_before_all_instances(self):
+        weight = lambda unit: int(setting(unit, "CPUWeight")[0])
+        for unit in ("drop-in/nginx.conf", "drop-in/postgresql@.conf"):
+            self.assertGreater(weight(unit), len(INSTANCES) * weight("snip@.service"))
 
 
 class Calls(unittest.TestCase):
