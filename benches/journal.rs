@@ -4,8 +4,13 @@
 //! or `postgresql` behind it, after `--`, that part alone runs.
 #![allow(clippy::print_stdout, reason = "a bench tells its figures")]
 
-#[path = "../tests/support/postgres.rs"]
-mod postgres;
+#[allow(dead_code, reason = "the bench uses a part")]
+#[path = "../tests/support"]
+mod support {
+    pub mod postgres;
+    pub mod process;
+    pub mod wait;
+}
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -17,6 +22,7 @@ use snip::pg::Config;
 use snip::store::Store;
 use snip::store::postgres::{PostgresStore, Tables};
 use snip::store::sqlite::SqliteStore;
+use support::postgres;
 
 const USER_AGENT: &[u8] =
     b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0.0.0 Safari/537.36";

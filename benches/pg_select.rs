@@ -7,13 +7,20 @@
 
 #![allow(clippy::print_stdout, reason = "a bench prints its numbers")]
 
-#[path = "../tests/support/postgres.rs"]
-mod postgres;
+#[allow(dead_code, reason = "the bench uses a part")]
+#[path = "../tests/support"]
+mod support {
+    pub mod postgres;
+    pub mod process;
+    pub mod wait;
+}
 
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use support::postgres;
 
 const CONNECTIONS: usize = 4;
 const TASKS: usize = 256;

@@ -15,8 +15,9 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
 use socket2::SockRef;
 use support::client::{Address, Client, Conn};
-use support::command::{self, eventually, run, text_of, wait};
+use support::command::{self, run, text_of, wait};
 use support::snip::free_port;
+use support::wait::eventually;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use support::client::Conn;
-use support::command::eventually;
 use support::snip::{Place, Snip, StoreKind};
+use support::wait::eventually;
 
 /// Requests that are sent before their answers are read.
 const PIPELINE: usize = 250;

@@ -15,10 +15,10 @@ use snip::links::fence::{self, CHANGE, FILL, Held, Verdict};
 use snip::model::{LinkState, Target};
 use snip::redis::client::Care;
 use support::client::{Client, request};
-use support::command::eventually;
-use support::postgres::{Postgres, Setup, wait_until};
+use support::postgres::{Postgres, Setup};
 use support::redis::Redis;
 use support::snip::{Launch, Snip, StoreKind};
+use support::wait::{eventually, wait_until};
 
 /// What `docs/caching.md` publishes for an instance that reaches the store, and half as much again for a busy machine.
 const BOUND: Duration = Duration::from_millis(4500);
@@ -226,12 +226,12 @@ fn a_cold_code_is_asked_for_once_an_instance() {
     for snip in &snips {
         // All requests wait in their sockets before the first is read: the server is stopped meanwhile.
         let mut conns: Vec<_> = (0..CALLERS).map(|_| snip.connect()).collect();
-        snip.signal(rustix::process::Signal::STOP);
+        snip.freeze();
         let asked = request("GET", &format!("/{code}"), &[], None);
         for conn in &mut conns {
             conn.send(&asked);
         }
-        snip.signal(rustix::process::Signal::CONT);
+        snip.thaw();
         conns.iter_mut().for_each(|conn| drop(conn.response().expect(302)));
         let mut client = snip.client();
         let queries = lookups(&mut client, "store", "query");

@@ -5,8 +5,9 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use support::command::{Finished, clean, eventually, run};
+use support::command::{Finished, clean, run};
 use support::snip::Snip;
+use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const TARGET: &str = "https://example.com/to?a=b%20c#d";

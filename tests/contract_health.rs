@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use snip::limits::HEALTH_DEADLINE;
 use support::case::{Session, get, post};
 use support::client::Client;
-use support::command::eventually;
-use support::postgres::{Postgres, wait_until};
+use support::postgres::Postgres;
 use support::snip::{Launch, Snip, StoreKind};
+use support::wait::{eventually, wait_until};
 
 /// More than counting a handful of rows ever takes, the rest after it included.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,9 +53,9 @@ fn health_is_degraded_while_the_database_is_away() {
     let snip = Launch::on(StoreKind::Sqlite).arg("--database-url").arg(postgres.url()).start();
     let mut client = snip.client();
     is_well_again(&mut client, "at first");
-    postgres.sigstop();
+    postgres.freeze();
     is_degraded(&mut client, "frozen");
-    postgres.sigcont();
+    postgres.thaw();
     is_well_again(&mut client, "it runs on");
     postgres.stop_kill9();
     is_degraded(&mut client, "killed");

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use snip::limits::SHORT_CODE_TRIES;
 use support::case::{Case, Session, delete, get, is_code, post, put};
-use support::command::eventually;
 use support::postgres::Postgres;
 use support::snip::{Launch, Snip, StoreKind};
+use support::wait::eventually;
 
 const INVALID: &str = "A valid HTTP or HTTPS URL is required";
 const TARGET: &str = "https://example.com/";

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::client::{Address, Client, Conn};
-use support::command::{clean, eventually, text_of};
+use support::command::{clean, text_of};
 use support::docs;
 use support::redis::Redis;
 use support::snip::{Launch, Snip, StoreKind, free_port};
+use support::wait::eventually;
 
 /// For a daemon to start, and for all figures to come together.
 const LIMIT: Duration = Duration::from_secs(90);

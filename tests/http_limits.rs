@@ -14,9 +14,9 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use support::client::{Client, Conn};
-use support::command::eventually;
 use support::postgres::Postgres;
 use support::snip::{Launch, Snip, StoreKind, free_port};
+use support::wait::eventually;
 
 const GET_LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 const GET_PAGE: &str = "GET /urls?per_page=100 HTTP/1.1\r\nHost: x\r\n\r\n";

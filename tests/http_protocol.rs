@@ -7,10 +7,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use support::client::{Address, Client, Conn, Response, request};
-use support::command::eventually;
 use support::snip::{Launch, Snip, free_port};
+use support::wait::eventually;
 
 const GET_LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -216,10 +215,10 @@ fn changes_of_who_is_gone_are_not_carried_out() {
         let mut gone = snip.connect();
         gone.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").response().expect(200); // it has been accepted
         let before = closed();
-        snip.signal(Signal::STOP);
+        snip.freeze();
         gone.send(&bytes);
         drop(gone);
-        snip.signal(Signal::CONT);
+        snip.thaw();
         eventually("the connection is closed", Duration::from_secs(20), || closed() > before);
         let links = snip.client().get("/urls").expect(200).json();
         assert_eq!(links.as_array().expect("a list").len(), 1, "{method}");
@@ -228,9 +227,9 @@ fn changes_of_who_is_gone_are_not_carried_out() {
     }
     // Who waits has it done.
     let mut waiting = snip.connect();
-    snip.signal(Signal::STOP);
+    snip.freeze();
     waiting.send(request("PUT", &path, json, Some(body)));
-    snip.signal(Signal::CONT);
+    snip.thaw();
     waiting.response_to("PUT").expect(200);
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use snip::clicks::{ClickRef, Journal, Options};
 use snip::model::Timestamp;
-use support::command::{self, Finished, eventually, run};
+use support::command::{self, Finished, run};
 use support::postgres::Postgres;
 use support::snip::{Launch, Place, StoreKind};
+use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CLICKS: i64 = 5;

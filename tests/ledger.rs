@@ -20,9 +20,9 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 
 use support::client::{Address, Conn};
-use support::command::eventually;
 use support::postgres::Postgres;
 use support::snip::{Launch, Place, Snip, StoreKind};
+use support::wait::eventually;
 
 const ROUNDS_DEFAULT: u64 = 10;
 const URLS: u64 = 20;

@@ -16,9 +16,10 @@ use std::time::Duration;
 use snip::limits;
 use support::case::{Session, delete, get, post, put};
 use support::client::{Address, PATIENCE};
-use support::command::{eventually, run};
+use support::command::run;
 use support::nginx::{Nginx, source};
 use support::snip::{Launch, Place, Snip, StoreKind};
+use support::wait::eventually;
 use tempfile::TempDir;
 
 // ---- Three servers behind Nginx ------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use snip::pg::config::SslMode;
 use snip::pg::{Call, Config, Error, Pool, Statement, Type};
-use support::postgres::{Postgres, Setup, wait_until};
+use support::postgres::{Postgres, Setup};
+use support::wait::wait_until;
 
 static ONE: Statement = Statement::new("one", "SELECT 1::bigint", &[]).read_only();
 static ECHO: Statement = Statement::new("echo", "SELECT $1::bigint", &[Type::INT8]).read_only();
@@ -503,7 +504,7 @@ fn a_frozen_server_holds_nobody_past_the_deadline() {
     let pool = open(&server.url());
     wait_until("all connections are open", || pool.stats().connections == 4);
     echo(&pool, 1).unwrap();
-    server.sigstop();
+    server.freeze();
     let clone = pool.clone();
     let waits = in_coroutines(200, move |_| {
         let begun = Instant::now();
@@ -515,7 +516,7 @@ fn a_frozen_server_holds_nobody_past_the_deadline() {
     }
     // Connections that do not even cancel are given up, so that later callers hear of it at once.
     wait_until("the frozen connections are given up", || pool.stats().connections == 0);
-    server.sigcont();
+    server.thaw();
     wait_until("the pool comes back by itself", || echo(&pool, 2) == Ok(2));
 }
 

@@ -19,7 +19,7 @@ fn a_server_starts_answers_and_survives_kill_9() {
 #[test]
 fn a_frozen_server_runs_on() {
     let server = Postgres::start();
-    server.sigstop();
-    server.sigcont();
+    server.freeze();
+    server.thaw();
     assert_eq!(server.psql("SELECT 1"), "1");
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::client::{Address, Client, Conn};
-use support::command::{self, Finished, eventually, run};
+use support::command::{self, Finished, run};
 use support::snip::{Launch, Place, Snip, StoreKind, free_port};
+use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const TARGET: &str = "https://example.com/";

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use snip::redis::client::Care;
 use snip::redis::{Client, Cmd, Error, Events, Result, Script, Value};
-use support::postgres::wait_until;
 use support::redis::{Redis, impostor};
+use support::wait::wait_until;
 
 const CHANNEL: &str = "news";
 const SOON: Duration = Duration::from_secs(20);

@@ -12,8 +12,9 @@ use std::time::Duration;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::{Address, Client, Conn};
-use support::command::{eventually, run, wait};
+use support::command::{run, wait};
 use support::snip::{Launch, Place, StoreKind, free_port};
+use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time of one variant of the load, its PostgreSQL and its servers included.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::client::{Address, Client};
-use support::command::{Finished, clean, eventually, run, text_of};
+use support::command::{Finished, clean, run, text_of};
+use support::wait::eventually;
 use tempfile::TempDir;
 
 /// Far more than any of the commands takes on a busy machine.

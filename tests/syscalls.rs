@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use support::command::{eventually, text_of, wait};
+use support::command::{text_of, wait};
 use support::snip::Snip;
+use support::wait::eventually;
 
 const REDIRECTS: usize = 500;
 /// Calls that have to do with other work of the thread: a few, whatever the number of redirects.

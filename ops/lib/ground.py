@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -162,14 +161,11 @@ def answers(port, path=f"/{CODE}", status=302):
 @contextlib.contextmanager
 def stopped(process):
     """Lets a process and all of its descendants stand still."""
-    family = process.family()
     try:
-        for one in family:
-            one.send(signal.SIGSTOP)
+        process.freeze()
         yield
     finally:
-        for one in family:
-            one.send(signal.SIGCONT)
+        process.thaw()
 
 
 def new_plan(ground):

@@ -6,7 +6,11 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import wait
+
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# Each thread has to be scheduled once to notice that it is to stand still.
+FREEZE_SECONDS = 20
 
 
 def interrupt_once():
@@ -28,10 +32,10 @@ def give_priority(pid, nice):
         os.setpriority(os.PRIO_PROCESS, pid, nice)
 
 
-def _stat(pid):
-    """The fields of /proc/PID/stat from the third on; None when there is no such process."""
+def _stat(pid, folder=Path("/proc")):
+    """The fields of /proc/PID/stat from the third on, or those of a thread in its process's folder; None when there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = (folder / str(pid) / "stat").read_text()
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()  # the name before may hold blanks and brackets
@@ -83,6 +87,31 @@ class Process:
         for process in found:
             found.extend(children.get(process.pid, []))
         return found
+
+    def freeze(self):
+        """Lets this process and all of its descendants stand still, and returns when they do: after the signal, threads on
+        other cores go on for a while, and what one of them starts meanwhile has to be frozen too."""
+        frozen = set()
+        while running := set(self.family()) - frozen:
+            for process in running:
+                process.send(signal.SIGSTOP)
+            stand_still = lambda: all(process.stands_still() for process in running)  # noqa: B023, E731
+            wait.until(f"process {self.pid} and its family stand still", FREEZE_SECONDS, stand_still)
+            frozen |= running
+
+    def thaw(self):
+        """Lets this process and all of its descendants run on."""
+        for process in self.family():
+            process.send(signal.SIGCONT)
+
+    def stands_still(self):
+        """Whether no thread of it runs, or could."""
+        folder = Path(f"/proc/{self.pid}/task")
+        try:
+            threads = os.listdir(folder)
+        except OSError:
+            return True  # it has ended
+        return all(stat[0] in "TZX" for stat in (_stat(thread, folder) for thread in threads) if stat)
 
     def cpu_seconds(self):
         """Time on the CPU so far, its own and that of children that were waited for, user and system."""

@@ -121,13 +121,11 @@ class Stack:
 
     def pause(self, name):
         """Freezes all processes of a role."""
-        for process in self.process(name).family():
-            process.send(signal.SIGSTOP)
+        self.process(name).freeze()
 
     def resume(self, name):
         """Lets a frozen role go on."""
-        for process in self.process(name).family():
-            process.send(signal.SIGCONT)
+        self.process(name).thaw()
 
     def until_ready(self, name, seconds=START_SECONDS):
         """Waits until a role runs and does its work."""

@@ -135,6 +135,17 @@ class Supervisor(unittest.TestCase):
         self.running(other_than=first)
         self.assertEqual(self.stack.status()[0]["restarts"], 0)
 
+    def test_a_frozen_family_stands_still_till_it_is_thawed(self):
+        counts = "import itertools, threading; threading.Thread(target=lambda: sum(n & 0 for n in itertools.count())).start()"
+        first = self.charge("sh", "-c", f"{sys.executable} -c '{counts}' & wait")
+        wait.until("its child counts", PATIENCE_SECONDS, lambda: any(child.cpu_seconds() for child in first.family()))
+        first.freeze()
+        family = first.family()
+        before = sum(one.cpu_seconds() for one in family)
+        self.assertEqual([one.stands_still() for one in family], [True, True])
+        first.thaw()
+        wait.until("they run on", PATIENCE_SECONDS, lambda: sum(one.cpu_seconds() for one in family) > before)
+
     def test_what_a_role_leaves_behind_is_ended(self):
         first = self.charge("sh", "-c", "sleep 1000 & echo $! >child; wait")
         child = Process.of(int(wait.until("a child", PATIENCE_SECONDS, lambda: self.child())))

@@ -19,8 +19,8 @@ use snip::http::head::{self, Framing, Parsed};
 use snip::http::response::Refusal;
 
 use support::client::{Address, Conn, Response};
-use support::command::eventually;
 use support::snip::Snip;
+use support::wait::eventually;
 
 /// One case.
 struct Case {

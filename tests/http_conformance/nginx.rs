@@ -7,8 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::support::client::{Address, Conn};
-use crate::support::command::{eventually, text_of, wait};
+use crate::support::command::{text_of, wait};
 use crate::support::snip::{Snip, free_port};
+use crate::support::wait::eventually;
 
 pub struct Nginx {
     master: Child,

@@ -88,16 +88,6 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Polls until the condition holds, and fails with what was waited for when it does not within the limit.
-#[track_caller]
-pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// The text of a file; what is not there is empty.
 pub fn text_of(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()

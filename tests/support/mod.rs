@@ -7,5 +7,7 @@ pub mod command;
 pub mod docs;
 pub mod nginx;
 pub mod postgres;
+pub mod process;
 pub mod redis;
 pub mod snip;
+pub mod wait;

@@ -11,8 +11,6 @@
 //!
 //! `fsync` is off: what a test may claim is that a commit outlives `kill -9` of the server, not a power cut.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this file")]
-
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -23,7 +21,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
+
+use super::process;
+use super::wait::wait_until;
 
 /// Starting is waited for this long; on a busy machine `initdb` alone may take ten seconds.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -106,9 +108,9 @@ impl Postgres {
         self.sessions().into_iter().chain([self.pid()]).map(cpu_ticks).sum()
     }
 
-    /// Kills the server and all its sessions without a chance to say good-bye.
+    /// Kills the server without a chance to say good-bye.
     pub fn stop_kill9(&mut self) {
-        self.signal("KILL");
+        process::signal(self.pid(), Signal::KILL);
         self.reap();
         // Sessions see that the postmaster is gone and end; a new server cannot start before.
         wait_until("the sessions of the killed server ended", || self.sessions().is_empty());
@@ -117,20 +119,23 @@ impl Postgres {
     /// Starts the server again on its old port; stops it first if it runs.
     pub fn restart(&mut self) {
         if self.server.is_some() {
-            self.signal("INT");
+            process::signal(self.pid(), Signal::INT);
             self.reap();
         }
         assert!(self.launch(), "PostgreSQL does not start again:\n{}", self.log());
     }
 
-    /// Freezes the server and all its sessions, as a machine does that swaps itself to death.
-    pub fn sigstop(&self) {
-        self.signal("STOP");
+    /// Lets the server and all its sessions stand still, as a machine does that swaps itself to death.
+    #[track_caller]
+    pub fn freeze(&self) {
+        // First the one that starts sessions. Signals to its group would not reach them: each has a group of its own.
+        process::freeze(self.pid());
+        self.sessions().into_iter().for_each(process::freeze);
     }
 
     /// Lets a frozen server run on.
-    pub fn sigcont(&self) {
-        self.signal("CONT");
+    pub fn thaw(&self) {
+        self.sessions().into_iter().chain([self.pid()]).for_each(process::thaw);
     }
 
     /// Runs SQL as superuser over a connection of its own; gives the rows as text, fields separated by `|`.
@@ -182,17 +187,6 @@ impl Postgres {
         panic!("PostgreSQL hangs while starting:\n{}", self.log());
     }
 
-    /// Signals the postmaster and, for STOP, CONT and KILL, its sessions: each has a group of its own.
-    fn signal(&self, name: &str) {
-        let mut pids = vec![self.pid()];
-        if matches!(name, "STOP" | "CONT") {
-            pids.extend(self.sessions());
-        }
-        for pid in pids {
-            let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
-        }
-    }
-
     /// Pids of processes other than the postmaster that work in this server's data folder.
     fn sessions(&self) -> Vec<u32> {
         let data = self.folder.path().join("data");
@@ -213,8 +207,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.server.is_some() {
-            self.signal("CONT");
-            self.signal("QUIT");
+            self.thaw();
+            process::signal(self.pid(), Signal::QUIT);
             self.reap();
         }
         drop(self.watchdog.stdin.take());
@@ -304,15 +298,6 @@ fn server_user() -> Option<(u32, u32)> {
 /// A port that nobody listened on a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits for `done`, which must come true within a minute.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < START_DEADLINE, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn watchdog(folder: &Path) -> Child {

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::process;
 use super::snip::free_port;
 
 /// Starting takes milliseconds; on a busy machine it may take seconds.
@@ -81,8 +81,8 @@ impl Redis {
 
     /// Kills the server without a chance to say good-bye.
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
         if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
             server.wait().unwrap();
         }
     }
@@ -105,14 +105,15 @@ impl Redis {
         self.server = Some(server);
     }
 
-    /// Freezes it.
+    /// Lets it stand still.
+    #[track_caller]
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        process::freeze(self.pid());
     }
 
     /// Lets it run on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        process::thaw(self.pid());
     }
 
     /// What it wrote to its log.
@@ -130,11 +131,8 @@ impl Redis {
         self.folder.path().join("redis.sock")
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(server) = &self.server {
-            // The child is not waited for yet, so the number is still its own.
-            kill_process(Pid::from_raw(server.id().cast_signed()).unwrap(), signal).unwrap();
-        }
+    fn pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").id()
     }
 }
 

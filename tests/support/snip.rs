@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::{Address, Client, Conn};
 use super::command::{self, text_of, wait};
 use super::postgres::Postgres;
+use super::process;
 
 /// How long a server may take to get ready, and to stop.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -238,8 +239,18 @@ impl Snip {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         // The child is not waited for yet, so the number is still its own.
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
-        kill_process(pid, signal).expect("signal");
+        process::signal(self.pid(), signal);
+    }
+
+    /// Lets it stand still.
+    #[track_caller]
+    pub fn freeze(&self) {
+        process::freeze(self.pid());
+    }
+
+    /// Lets it run on.
+    pub fn thaw(&self) {
+        process::thaw(self.pid());
     }
 
     /// Waits for its end, and fails when the limit passes first.

@@ -1,8 +1,13 @@
 //! What is special to this store, on a real server; the trait's meaning is tried by `store::contract_tests`.
 
 // The server that the integration tests start, too. Its own notes say how it is found and stopped.
-#[path = "../../../tests/support/postgres.rs"]
-mod support;
+#[allow(dead_code, reason = "these tests use a part")]
+#[path = "../../../tests/support"]
+mod support {
+    pub mod postgres;
+    pub mod process;
+    pub mod wait;
+}
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,7 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use self::support::{Postgres, Setup, wait_until};
+use self::support::postgres::{Postgres, Setup};
+use self::support::wait::wait_until;
 use super::*;
 use crate::limits::STORE_DEADLINE;
 use crate::model::{JournalId, JournalStep, Start, Timestamp};
@@ -535,14 +541,14 @@ fn a_frozen_server_is_unavailable_within_the_deadline() {
     let server = Postgres::start();
     let store = PostgresStore::open(Config::parse(&server.url()).unwrap(), Tables::Migrate).unwrap();
     store.create_url(new_url("abc123", None)).unwrap();
-    server.sigstop();
+    server.freeze();
     let begun = Instant::now();
     assert!(is_unavailable(&store.health()));
     let health = begun.elapsed();
     assert!(health < Duration::from_secs(3), "{health:?}");
     assert!(is_unavailable(&store.resolve("abc123")));
     assert!(begun.elapsed() < health + STORE_DEADLINE + Duration::from_secs(3), "{:?}", begun.elapsed());
-    server.sigcont();
+    server.thaw();
     wait_until("it answers again", || store.resolve("abc123").is_ok_and(|found| found.is_some()));
 }
 
