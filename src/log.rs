@@ -4,8 +4,10 @@
 //! When the queue is full, lines are dropped and counted.
 
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::thread;
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
@@ -16,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::figures::Figures;
 use crate::limits::LOG_QUEUE_LINES;
+use crate::runtime::NO_PANIC_TEXT;
 
 /// The least severe events that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,5 +76,17 @@ pub fn start(level: Level, format: Format) -> WorkerGuard {
     };
     // Only a second log could be refused; the first one then serves.
     let _ = started;
+    panic::set_hook(Box::new(tell_panic));
     guard
+}
+
+/// A panic is a line like any other: what Rust would print is no JSON, and has whoever panics wait for the standard error.
+/// What became of the work, whoever catches it tells.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    tracing::error!(
+        panic = panic.payload_as_str().unwrap_or(NO_PANIC_TEXT),
+        location = panic.location().map(tracing::field::display),
+        thread = thread::current().name(),
+        "panicked"
+    );
 }

@@ -2,9 +2,14 @@
 
 mod support;
 
+use std::process::Command;
+use std::time::Duration;
+use std::{env, thread};
+
 use serde_json::Value;
+use snip::log;
 use support::client::{Response, request};
-use support::command::text_of;
+use support::command::{run, text_of};
 use support::docs;
 use support::snip::{Launch, Snip, StoreKind};
 
@@ -70,14 +75,16 @@ fn problems(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
+/// What is wrong with a line.
+fn check(line: &Value) -> Vec<String> {
+    let schema: Value = serde_json::from_str(&text_of(&docs::root().join("docs/log.schema.json"))).expect("a schema");
+    let mut found = Vec::new();
+    problems(&schema, line, "line", &mut found);
+    found
+}
+
 #[test]
 fn every_line_is_as_the_schema_has_it() {
-    let schema: Value = serde_json::from_str(&text_of(&docs::root().join("docs/log.schema.json"))).expect("a schema");
-    let check = |line: &Value| {
-        let mut found = Vec::new();
-        problems(&schema, line, "line", &mut found);
-        found
-    };
     for slow in [AT_ONCE, "1h"] {
         let mut snip = start(slow);
         let mut client = snip.client();
@@ -102,6 +109,32 @@ fn every_line_is_as_the_schema_has_it() {
     // The check itself can fail.
     let broken = serde_json::json!({ "level": "LOUD", "message": "", "status": 99, "target": "x" });
     assert_eq!(check(&broken).len(), 5, "{:#?}", check(&broken));
+}
+
+/// Set for the program that [`a_panic_is_a_line_like_any_other`] starts.
+const PANICS: &str = "SNIP_TEST_PANICS";
+
+/// Nothing makes the binary panic on demand, so this test starts itself once more, as a program that does.
+#[test]
+fn a_panic_is_a_line_like_any_other() {
+    if env::var_os(PANICS).is_some() {
+        let _log = log::start(log::Level::Info, log::Format::Json);
+        let unlucky = thread::Builder::new().name("unlucky".into()).spawn(|| panic!("on {}", "purpose"));
+        assert!(unlucky.expect("a thread").join().is_err());
+        return;
+    }
+    let mut again = Command::new(env::current_exe().expect("this program"));
+    again.args(["--exact", "a_panic_is_a_line_like_any_other", "--nocapture"]).env(PANICS, "1");
+    let told = run(&mut again, Duration::from_secs(60)).success();
+    assert_eq!(told.stderr, "", "nobody is to wait for the standard error");
+    let lines: Vec<_> =
+        told.stdout.lines().filter_map(|line| line.find("{\"timestamp\"").map(|at| &line[at..])).collect();
+    let [line] = lines[..] else { panic!("one line, not {lines:?}") };
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!(check(&line), [""; 0]);
+    assert_eq!((&line["level"], &line["message"]), (&"ERROR".into(), &"panicked".into()));
+    assert_eq!((&line["panic"], &line["thread"]), (&"on purpose".into(), &"unlucky".into()));
+    assert!(line["location"].as_str().expect("a location").starts_with("tests/logging.rs:"), "{line}");
 }
 
 // ---- Slow requests ---------------------------------------------------------------------------------------------

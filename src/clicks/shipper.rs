@@ -3,7 +3,9 @@
 //! position: if an earlier offer was taken after all, that is the position behind it, and nothing is written twice. In a burst
 //! the clicks are left in the journal for a while (`burst`).
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,14 +13,14 @@ use std::time::{Duration, Instant};
 use super::burst::{Backlog, Load, Lookout};
 use super::journal::{Folder, Segment, Shared};
 use super::segment::{Next, Reader, first_sequence, index_of, segment_of};
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreResult};
 use crate::limits::{
     CLICKS_BATCH_MIN, CLICKS_BATCH_QUICK, CLICKS_BATCH_TEXT_BYTES, CLICKS_BURST_JOURNAL_SHARE, CLICKS_FLUSH_INTERVAL,
     CLICKS_FLUSH_INTERVAL_MAX, CLICKS_FLUSH_SHARE, CLICKS_REST_MAX, CLICKS_REST_SHARE, CLICKS_RETRY_MAX,
     CLICKS_RETRY_MIN,
 };
 use crate::model::{Click, JournalStep};
-use crate::runtime::Filler;
+use crate::runtime::{Filler, panic_text};
 use crate::store::ClickStore;
 
 /// What others want of the shipper.
@@ -453,7 +455,7 @@ impl<'a> Shipper<'a> {
     /// Offers a batch; whether the store told a position.
     fn store_batch(&mut self, batch: &Batch) -> Result<bool, GivenUp> {
         let began = Instant::now();
-        let position = match self.store.record_clicks(Arc::clone(&batch.clicks), batch.step.clone()) {
+        let position = match self.offer(batch) {
             Ok(position) => position,
             Err(error) => return self.put_off(batch, &error).map(|()| false),
         };
@@ -475,6 +477,14 @@ impl<'a> Shipper<'a> {
             self.realign(position, batch.began_at)?;
         }
         Ok(true)
+    }
+
+    /// A panic in the store is a defect, and no reason never to store a click again. As when no answer comes, the offer may
+    /// have been taken all the same.
+    fn offer(&self, batch: &Batch) -> StoreResult<u64> {
+        let offer = || self.store.record_clicks(Arc::clone(&batch.clicks), batch.step.clone());
+        let panicked = |panic: &(dyn Any + Send)| StoreError::Internal(format!("a panic: {}", panic_text(panic)));
+        catch_unwind(AssertUnwindSafe(offer)).unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
     /// The batch was not taken, or nobody knows. After a pause the next one begins at the same click.

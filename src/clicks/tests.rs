@@ -27,6 +27,8 @@ enum Mood {
     Refuses,
     /// Takes it and says that it did not answer.
     TakesSilently,
+    /// Takes it and panics.
+    Panics,
     /// Takes at most so many clicks at a time: more would last too long.
     TakesAtMost(usize),
 }
@@ -91,6 +93,10 @@ impl ClickStore for Memory {
             state.positions.insert(step.journal.0, step.to);
             state.clicks.extend(clicks.iter().cloned());
         }
+        if mood == Mood::Panics {
+            drop(state);
+            panic!("on purpose");
+        }
         if mood == Mood::TakesSilently {
             return Err(StoreError::Unavailable("no answer, on purpose".into()));
         }
@@ -101,7 +107,9 @@ impl ClickStore for Memory {
         let state = self.state.lock().unwrap();
         match state.lasting {
             Mood::Refuses => Err(StoreError::Unavailable("on purpose".into())),
-            Mood::Takes | Mood::TakesSilently | Mood::TakesAtMost(_) => Ok(state.positions.get(&journal.0).copied()),
+            Mood::Takes | Mood::TakesSilently | Mood::Panics | Mood::TakesAtMost(_) => {
+                Ok(state.positions.get(&journal.0).copied())
+            }
         }
     }
 }
@@ -199,8 +207,9 @@ fn what_a_killed_run_left_is_shipped_once() {
 fn a_batch_without_an_answer_is_not_stored_twice() {
     for moods in [
         vec![Mood::TakesSilently],
+        vec![Mood::Panics],
         vec![Mood::Refuses],
-        vec![Mood::Refuses, Mood::TakesSilently, Mood::TakesSilently, Mood::Refuses],
+        vec![Mood::Refuses, Mood::TakesSilently, Mood::TakesSilently, Mood::Panics, Mood::Refuses],
     ] {
         let place = Place::new();
         place.store.set(|state| state.moods = moods.clone());

@@ -27,7 +27,7 @@ use crate::limits::{
     RESERVE_TIMEOUT,
 };
 use crate::runtime::interest::{self, Interest};
-use crate::runtime::{self, StackTop};
+use crate::runtime::{self, StackTop, panic_text};
 
 /// Flags of `wait_io`: those of epoll, and one that says that a waker was used.
 const READABLE: usize = libc::EPOLLIN as usize;
@@ -600,12 +600,4 @@ impl<S: Service> Conn<'_, S> {
 /// Writes once, as far as the socket takes it.
 fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a text")
 }

@@ -9,6 +9,7 @@ mod slot;
 mod stack;
 mod waits;
 
+use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -56,6 +57,15 @@ pub fn start() -> io::Result<()> {
         "the operating system refused what coroutines run on: raise the limits on threads, memory and descriptors";
     catch_unwind(init).map_err(|_| io::Error::other(told))?;
     expiry::start()
+}
+
+/// In place of the text of a panic that has none.
+pub const NO_PANIC_TEXT: &str = "a panic without a text";
+
+/// What was said with a panic that was caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or(NO_PANIC_TEXT)
 }
 
 /// Starts a coroutine; it begins when the worker comes to it. May be called from any thread.

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use crate::error::{StoreError, StoreResult};
 use crate::figures::{Figures, Latency, count, read};
 use crate::limits::{SQLITE_BATCH_JOBS, SQLITE_QUEUE_JOBS};
-use crate::runtime::{Empty, Filler, Slot, Wait, slot, waited};
+use crate::runtime::{Empty, Filler, Slot, Wait, panic_text, slot, waited};
 
 /// What a job does to the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,8 +189,7 @@ where
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> StoreError {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    let text = panic_text(panic);
     tracing::error!(panic = text, "a job of the SQLite store panicked");
     StoreError::Internal(format!("a job of the store panicked: {text}"))
 }
