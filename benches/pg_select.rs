@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the bench uses a part")]
 #[path = "../tests/support"]
 mod support {
+    pub mod ports;
     pub mod postgres;
     pub mod process;
     pub mod wait;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use socket2::SockRef;
 use support::client::{Address, Client, Conn};
 use support::command::{self, run, text_of, wait};
-use support::snip::free_port;
+use support::ports::free_port;
 use support::wait::eventually;
 use tempfile::TempDir;
 

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use support::client::{Address, Client, Conn};
 use support::command::{clean, text_of};
 use support::docs;
+use support::ports::free_port;
 use support::redis::Redis;
-use support::snip::{Launch, Snip, StoreKind, free_port};
+use support::snip::{Launch, Snip, StoreKind};
 use support::wait::eventually;
 
 /// For a daemon to start, and for all figures to come together.

@@ -14,8 +14,9 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use support::client::{Client, Conn};
+use support::ports::free_port;
 use support::postgres::Postgres;
-use support::snip::{Launch, Snip, StoreKind, free_port};
+use support::snip::{Launch, Snip, StoreKind};
 use support::wait::eventually;
 
 const GET_LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";

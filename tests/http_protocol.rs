@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{Address, Client, Conn, Response, request};
-use support::snip::{Launch, Snip, free_port};
+use support::ports::free_port;
+use support::snip::{Launch, Snip};
 use support::wait::eventually;
 
 const GET_LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";

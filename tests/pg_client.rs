@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use snip::pg::config::SslMode;
 use snip::pg::{Call, Config, Error, Pool, Statement, Type};
+use support::ports::free_port;
 use support::postgres::{Postgres, Setup};
 use support::wait::wait_until;
 
@@ -111,7 +112,7 @@ fn a_missing_database_and_a_full_server_are_named() {
 
 #[test]
 fn nobody_listening_is_said_at_once() {
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", support::postgres::free_port());
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port().port());
     let begun = Instant::now();
     let pool = Pool::open(config(&url)).unwrap();
     let error = pool.wait_ready(READY).unwrap_err();
@@ -748,7 +749,7 @@ struct PgBouncer {
 impl PgBouncer {
     fn start(server: &Postgres) -> Self {
         let folder = tempfile::Builder::new().prefix("snip-bouncer-").tempdir().unwrap();
-        let port = support::postgres::free_port();
+        let port = free_port().port();
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n",

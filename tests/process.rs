@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::client::{Address, Client, Conn};
 use support::command::{self, Finished, run};
-use support::snip::{Launch, Place, Snip, StoreKind, free_port};
+use support::ports::free_port;
+use support::snip::{Launch, Place, Snip, StoreKind};
 use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use snip::redis::client::Care;
 use snip::redis::{Client, Cmd, Error, Events, Result, Script, Value};
+use support::ports::free_port;
 use support::redis::{Redis, impostor};
 use support::wait::wait_until;
 
@@ -252,7 +253,7 @@ fn tls_to_a_verified_server_and_to_no_other() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("crt"), key.cert.pem()).unwrap();
     std::fs::write(path("key"), key.signing_key.serialize_pem()).unwrap();
-    let port = support::snip::free_port().port();
+    let port = free_port().port();
     let redis = Redis::start_with(&[
         "--tls-port",
         &port.to_string(),

@@ -13,7 +13,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::{Address, Client, Conn};
 use support::command::{run, wait};
-use support::snip::{Launch, Place, StoreKind, free_port};
+use support::ports::free_port;
+use support::snip::{Launch, Place, StoreKind};
 use support::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -101,7 +101,7 @@ class Ground:
         return None
 
     def port(self):
-        port = net.free_port(18_000, self.taken)
+        port = net.any_free_port(self.taken)
         self.taken.add(port)
         return port
 

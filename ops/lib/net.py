@@ -1,6 +1,7 @@
 """Ports, and one HTTP request at a time."""
 
 import http.client
+import random
 import re
 import socket
 
@@ -23,11 +24,14 @@ def is_free(port):
 
 
 def free_port(usual, taken):
-    """The usual port, or else one that is free; none of `taken`."""
-    if usual not in taken and is_free(usual):
-        return usual
-    start = usual * 97 % len(PORTS)
-    for port in (*PORTS[start:], *PORTS[:start]):
+    """The usual port, or else any that is free; none of `taken`."""
+    return usual if usual not in taken and is_free(usual) else any_free_port(taken)
+
+
+def any_free_port(taken):
+    """A port that is free, and none of `taken`. Which one is left to chance: others that look for one at the same time, and have
+    not bound theirs yet, would find the same."""
+    for port in random.sample(PORTS, len(PORTS)):
         if port not in taken and is_free(port):
             return port
     raise OSError("no port is free")

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::support::client::{Address, Conn};
 use crate::support::command::{text_of, wait};
-use crate::support::snip::{Snip, free_port};
+use crate::support::ports::free_port;
+use crate::support::snip::Snip;
 use crate::support::wait::eventually;
 
 pub struct Nginx {

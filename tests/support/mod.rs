@@ -6,6 +6,7 @@ pub mod client;
 pub mod command;
 pub mod docs;
 pub mod nginx;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod redis;

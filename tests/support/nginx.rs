@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::client::{Address, Client, Conn};
 use super::command::{run, text_of, wait};
-use super::snip::free_port;
+use super::ports::free_port;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -13,7 +13,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::process;
 use super::wait::wait_until;
 
@@ -69,7 +69,7 @@ impl Postgres {
         let watchdog = watchdog(folder.path());
         let mut postgres = Postgres { folder, port: 0, server: None, watchdog };
         for _ in 0..PORT_TRIES {
-            postgres.port = free_port();
+            postgres.port = free_port().port();
             if postgres.launch() {
                 return postgres;
             }
@@ -293,11 +293,6 @@ fn server_user() -> Option<(u32, u32)> {
     let entry = passwd.lines().find(|line| line.starts_with("postgres:")).filter(|_| we_are_root)?;
     let mut fields = entry.split(':').skip(2).map(|field| field.parse().unwrap());
     Some((fields.next()?, fields.next()?))
-}
-
-/// A port that nobody listened on a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn watchdog(folder: &Path) -> Child {

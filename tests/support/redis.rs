@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::process;
-use super::snip::free_port;
 
 /// Starting takes milliseconds; on a busy machine it may take seconds.
 const START_DEADLINE: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "these tests use a part")]
 #[path = "../../../tests/support"]
 mod support {
+    pub mod ports;
     pub mod postgres;
     pub mod process;
     pub mod wait;
