@@ -110,6 +110,9 @@ pub const LISTEN_LINGER_ALONE: Duration = Duration::from_millis(20);
 pub const EXIT_LIMIT: Duration = Duration::from_secs(2);
 /// How often expired connections are looked for, and how coarse the clock of the server is.
 pub const TICK: Duration = Duration::from_millis(100);
+/// As much of the time between two ticks counts against connections. A tick that comes later than that had no CPU, and the
+/// connections had none either.
+pub const TICK_COUNTED_MAX: Duration = Duration::from_millis(250);
 /// Levels of nesting in JSON from the network; deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 32;
 
@@ -230,8 +233,8 @@ pub const JOURNAL_SYNC_DEADLINE: Duration = Duration::from_secs(5);
 /// Segments whose failed sync is remembered for redirects that still wait for it.
 pub const JOURNAL_DISTRUSTED_MAX: usize = 64;
 /// Tries to lock a journal's folder, and the pause between two: whoever looks for journals left over holds a lock for a
-/// moment.
-pub const JOURNAL_LOCK_TRIES: u32 = 10;
+/// moment, and a program that the process before was just starting has a copy of its lock until it runs.
+pub const JOURNAL_LOCK_TRIES: u32 = 100;
 /// See [`JOURNAL_LOCK_TRIES`].
 pub const JOURNAL_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an instance's name: a folder's name and a field of each segment.

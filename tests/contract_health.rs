@@ -27,8 +27,8 @@ fn health() {
     ]);
 }
 
-/// On top of the deadline: what a busy machine may take.
-const SLACK: Duration = Duration::from_secs(2);
+/// On top of the deadline: what a busy machine may take. Two ordinary deadlines of the store would still be longer.
+const SLACK: Duration = Duration::from_secs(6);
 
 /// `/health` keeps its 200, whose body tells; `/readyz` sends clients elsewhere; both in time.
 #[track_caller]
@@ -43,8 +43,9 @@ fn is_degraded(client: &mut Client, what: &str) {
 
 fn is_well_again(client: &mut Client, what: &str) {
     wait_until(what, || client.get("/readyz").status == 200);
-    let health: Value = client.get("/health").expect(200).json();
-    assert_eq!(health, json!({"status": "ok", "database": "connected"}), "{what}");
+    let well = json!({"status": "ok", "database": "connected"});
+    // What could not be done meanwhile may be done now, and a single answer late.
+    wait_until(what, || client.get("/health").expect(200).json() == well);
 }
 
 #[test]

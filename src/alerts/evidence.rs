@@ -231,14 +231,14 @@ mod tests {
             let name = format!("{n:02}.json");
             folder.write(&name, &[b'x'; 10]).unwrap();
             let file = File::options().write(true).open(place.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_mins(age)).unwrap();
         };
         fs::write(place.path().join("notes.txt"), "not ours").unwrap();
         for n in 0..20 {
             write(&mut folder, n, 1000 - n);
         }
         let mut check = |files: usize, bytes: u64, age: u64, left: usize| {
-            folder.sweep(&Bounds { files, bytes, age: Duration::from_secs(age) }).unwrap();
+            folder.sweep(&Bounds { files, bytes, age: Duration::from_mins(age) }).unwrap();
             let mut names: Vec<_> = folder.files().unwrap().into_iter().map(|(_, _, path)| path).collect();
             names.sort();
             let expect: Vec<_> = (20 - left..20).map(|n| place.path().join(format!("{n:02}.json"))).collect();

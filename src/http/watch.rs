@@ -13,7 +13,7 @@ use may::io::WaitIoWaker;
 use slab::Slab;
 
 use super::date;
-use crate::limits::TICK;
+use crate::limits::{TICK, TICK_COUNTED_MAX};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +76,35 @@ impl CloseReason {
     }
 }
 
-/// Milliseconds since the ticker began, as of the last tick.
+/// Milliseconds of the coarse clock, as of the last tick.
 static NOW_MS: AtomicU64 = AtomicU64::new(0);
+
+/// What moves the coarse clock. It counts the time in which this process ran: one that stood still, with its machine or by a
+/// signal, has not read what its clients sent meanwhile, and finds it when it runs on.
+struct Clock {
+    ran: Duration,
+    ticked_at: Option<Instant>,
+}
+
+/// One for all servers of the process (tests run several).
+static CLOCK: Mutex<Clock> = Mutex::new(Clock { ran: Duration::ZERO, ticked_at: None });
+
+impl Clock {
+    /// Counts what passed since the last tick; of what is far longer than a tick, a part.
+    fn tick(&mut self, now: Instant) -> Duration {
+        let passed = self.ticked_at.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        self.ran += passed.min(TICK_COUNTED_MAX);
+        self.ran
+    }
+}
 
 fn now_ms() -> u64 {
     NOW_MS.load(Ordering::Relaxed)
+}
+
+fn move_clock() {
+    let mut clock = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    NOW_MS.store(clock.tick(Instant::now()).as_millis() as u64, Ordering::Relaxed);
 }
 
 /// What the ticker knows of a connection.
@@ -165,11 +189,9 @@ impl Watch {
     }
 
     fn run(&self) {
-        // The clock is shared by all servers of the process (tests run several) and only ever moves forward.
-        let began = Instant::now() - Duration::from_millis(now_ms());
         while !self.is_stopped.load(Ordering::Relaxed) {
             thread::sleep(TICK);
-            NOW_MS.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+            move_clock();
             date::tick();
             for (_, entry) in self.lock().iter() {
                 if entry.is_expired() {
@@ -177,5 +199,24 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_the_process_stood_still_does_not_count() {
+        let mut clock = Clock { ran: Duration::ZERO, ticked_at: None };
+        let mut now = Instant::now();
+        assert_eq!(clock.tick(now), Duration::ZERO);
+        let mut tick = |passed: Duration| {
+            now += passed;
+            clock.tick(now)
+        };
+        assert_eq!(tick(Duration::from_micros(100_400)), Duration::from_micros(100_400));
+        assert_eq!(tick(Duration::from_micros(100_700)), Duration::from_micros(201_100), "nothing is rounded away");
+        assert_eq!(tick(Duration::from_secs(3600)), Duration::from_micros(201_100) + TICK_COUNTED_MAX);
     }
 }

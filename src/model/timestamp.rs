@@ -49,7 +49,9 @@ impl Timestamp {
     /// [`CLOCK_LOOK_INTERVAL`], so that a step of it is followed by then.
     pub fn at(moment: Instant) -> Self {
         LOOKED.get().and_then(|look| look.reckon(moment)).unwrap_or_else(|| {
-            let look = Look { at: Instant::now(), told: Self::now() };
+            // In this order: what is lost between the two makes clicks older, never newer than what comes after them.
+            let told = Self::now();
+            let look = Look { at: Instant::now(), told };
             LOOKED.set(Some(look));
             look.told
         })
@@ -136,9 +138,11 @@ mod tests {
 
     #[test]
     fn is_the_systems_time_whatever_the_moment() {
-        let began = Instant::now();
-        for moment in [began, began - Duration::from_secs(3), began + Duration::from_millis(1), began] {
-            let (before, at, after) = (Timestamp::now(), Timestamp::at(moment), Timestamp::now());
+        let slow = |began| began - Duration::from_secs(3);
+        let soon = |began| began + Duration::from_millis(1);
+        for moment in [|began| began, slow, soon, |began| began] as [fn(Instant) -> Instant; 4] {
+            let began = Instant::now();
+            let (before, at, after) = (Timestamp::now(), Timestamp::at(moment(began)), Timestamp::now());
             let slack = CLOCK_LOOK_INTERVAL.as_micros() as i64;
             assert!(before.micros() - slack <= at.micros() && at.micros() <= after.micros() + slack, "{at:?}");
         }
