@@ -22,6 +22,7 @@ missing_packages() {
     local PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
     have cc || echo build-essential # bundled SQLite and the linker
     have curl || echo curl
+    have ip || echo iproute2 # a loopback of its own for a copy of the system
     have jq || echo jq
     have strace || echo strace # counts system calls of a running server
     have wrk || echo wrk
@@ -44,6 +45,9 @@ missing_packages() {
     have_postgres || echo postgresql-15
 }
 
+# A registry that is away for a minute comes back; what the tools try by themselves is over within seconds.
+NETWORK_TRIES=10
+
 # Checks files of YAML against their schemas: a folder of its own, beside Debian's Python.
 SCHEMAS=target/venv
 CHECK_JSONSCHEMA=0.39.0
@@ -52,7 +56,7 @@ have_schemas() { [ "$("$SCHEMAS/bin/check-jsonschema" --version 2>/dev/null)" = 
 install_schemas() {
     say "installing check-jsonschema $CHECK_JSONSCHEMA into $SCHEMAS"
     python3 -m venv "$SCHEMAS"
-    "$SCHEMAS/bin/pip" install --quiet --disable-pip-version-check "check-jsonschema==$CHECK_JSONSCHEMA"
+    "$SCHEMAS/bin/pip" install --quiet --disable-pip-version-check --retries "$NETWORK_TRIES" "check-jsonschema==$CHECK_JSONSCHEMA"
 }
 
 as_root() {
@@ -65,7 +69,7 @@ as_root() {
 
 may_install() { [ "$(id -u)" -eq 0 ] || have sudo; }
 
-apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 "$@"; }
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o "Acquire::Retries=$NETWORK_TRIES" "$@"; }
 
 # The tests start daemons of their own, in folders of their own. The packages' services stay off: no main cluster,
 # and policy-rc.d (101: not allowed) while packages are unpacked. One that is there already is left alone.
@@ -105,7 +109,7 @@ install_packages() {
 # A python3 that is not Debian's does not see Debian's packages.
 install_requests() {
     say "installing Python's requests with pip"
-    python3 -m pip install --quiet requests || die "python3 can't import requests, and pip did not install it"
+    python3 -m pip install --quiet --retries "$NETWORK_TRIES" requests || die "python3 can't import requests, and pip did not install it"
 }
 
 install_components() {

@@ -3,7 +3,7 @@
 import json
 import time
 
-from lib import wait
+from lib import net, wait
 
 # How much faster than in production time runs in rules, routes and scrapes.
 SPEED = 30
@@ -12,11 +12,15 @@ FIRING_SECONDS = 60
 RESOLVED_SECONDS = 90
 
 
-class Alarms:
-    """What stands in the receiver's log from a moment on."""
+# While its list is asked for again and again; the core is the stack's.
+LOOK_SECONDS = 0.2
 
-    def __init__(self, folder):
-        self._folder, self._log = folder, folder / "alerts/alerts.jsonl"
+
+class Alarms:
+    """What stands in the receiver's log from a moment on. `alertmanager` is the port of what sends it."""
+
+    def __init__(self, folder, alertmanager):
+        self._folder, self._log, self._alertmanager = folder, folder / "alerts/alerts.jsonl", alertmanager
         self.begin()
 
     def begin(self):
@@ -47,15 +51,24 @@ class Alarms:
         )
 
     def firing(self):
-        """Names of alerts that have fired and are not resolved. Those on budgets remember for hours: left out."""
+        """Names of alerts that have fired and are not told to be resolved."""
+        return sorted({labels["alertname"] for labels in self._firing()})
+
+    def _firing(self):
+        """Their labels. Those on budgets remember for hours: left out."""
         state = {tuple(sorted(labels.items())): status for labels, status in self.heard()}
-        return sorted(
-            {
-                dict(labels)["alertname"]
-                for labels, status in state.items()
-                if status == "firing" and "Budget" not in dict(labels)["alertname"]
-            }
-        )
+        firing = [dict(labels) for labels, status in state.items() if status == "firing"]
+        return [labels for labels in firing if "Budget" not in labels["alertname"]]
+
+    def _unresolved(self, told):
+        """Labels of those that are not resolved. Of the end of one that another one silences just then Alertmanager tells
+        nobody: it is enough that it has the alert no more, except for the one that is called `told`."""
+        left = self._firing()
+        status, text = net.get(self._alertmanager, "/api/v2/alerts") if left else (None, "")
+        if status != 200:
+            return left
+        known = [alert["labels"] for alert in json.loads(text)]
+        return [labels for labels in left if labels["alertname"] == told or labels in known]
 
     def fired(self):
         """Names of alerts that have fired."""
@@ -67,8 +80,8 @@ class Alarms:
         wait.until(f"the alert {name} fires", FIRING_SECONDS, lambda: name in self.fired())
         return time.monotonic() - began
 
-    def until_resolved(self):
-        """Seconds until no alert that has fired is left."""
+    def until_resolved(self, told):
+        """Seconds until no alert that has fired is left, and the end of `told` has been told."""
         began = time.monotonic()
-        wait.until("all alerts are resolved", RESOLVED_SECONDS, lambda: not self.firing())
+        wait.until("all alerts are resolved", RESOLVED_SECONDS, lambda: not self._unresolved(told), LOOK_SECONDS)
         return time.monotonic() - began

@@ -4,8 +4,11 @@ import errno
 import os
 import subprocess
 
+from lib import wait
+
 from . import Failed
 
+UNMOUNT_SECONDS = 5
 STEP_BYTES = 1024 * 1024
 
 
@@ -32,7 +35,10 @@ class Disk:
         return self
 
     def __exit__(self, *_):
-        _run("umount", self.path)
+        # Who looked at it just now, as what measures its room does, still holds it.
+        unmount = ["umount", str(self.path)]
+        is_unmounted = lambda: subprocess.run(unmount, capture_output=True).returncode == 0  # noqa: E731
+        wait.until(f"{self.path} is no longer in use", UNMOUNT_SECONDS, is_unmounted)
         self._image.unlink()
 
     @property

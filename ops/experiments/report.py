@@ -47,7 +47,7 @@ def _one(outcome):
         "doubled": account.doubled,
         "stale": account.stale,
         "stalest_seconds": round(account.stalest_seconds, 3),
-        "stale_bound_seconds": experiment.stale_seconds,
+        "stale_bound_seconds": round(outcome.stale_seconds, 3),
         "alert": experiment.alert,
         "alerts_fired_and_resolved": outcome.alerts,
         "seconds": round(outcome.seconds, 1),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 
 from lib import net, roles, wait
@@ -22,6 +23,7 @@ from .load import Load
 from .wire import Wire
 
 HEALTHY_SECONDS = 90
+SCRAPED_SECONDS = 20
 # Megabytes of each disk: PostgreSQL keeps up to 512 MB of its log.
 DISKS = {"postgres": 2048, "snip": 256, "logs": 64}
 
@@ -53,10 +55,12 @@ class World:
             undo.callback(self._keep_logs)
             undo.callback(self.stack.down)
             say(f"starting the stack in {self.folder}, on core {allowed[0]} with 1 GiB")
-            self.stack.up(self.binary, log_redirects=True, wrap=self.droplet.command())
+            # The usual ones would be bound only when others have had seconds to take them.
+            ports = net.any_free_ports(roles.USUAL_PORTS)
+            self.stack.up(self.binary, ports, log_redirects=True, wrap=self.droplet.command())
             self._hasten()
-            self.load = Load(self.stack.plan().ports["nginx"], self.seed)
-            self.alarms = Alarms(self.folder)
+            self.load = Load(ports["nginx"], self.seed)
+            self.alarms = Alarms(self.folder, ports["alertmanager"])
             self.until_healthy()
             self._undo = undo.pop_all()
         return self
@@ -90,6 +94,18 @@ class World:
         status, text = net.get(self.stack.plan().ports["prometheus"], "/api/v1/targets")
         targets = json.loads(text)["data"]["activeTargets"] if status == 200 else []
         return len(targets) > len(INSTANCES) and all(target["health"] == "up" for target in targets)
+
+    def until_start_is_watched(self, name):
+        """Waits until Prometheus has scraped the present process of an instance."""
+        plan, series = self.stack.plan(), "process_start_time_seconds"
+        query = urllib.parse.urlencode({"query": f'{series}{{instance="127.0.0.1:{plan.ports[name]}"}}'})
+
+        def is_watched():
+            status, text = net.get(plan.ports["prometheus"], f"/api/v1/query?{query}")
+            found = json.loads(text)["data"]["result"] if status == 200 else []
+            return bool(found) and float(found[0]["value"][1]) == self.stack.metrics(name).get(series)
+
+        wait.until(f"Prometheus has seen {name} start", SCRAPED_SECONDS, is_watched)
 
     # ---- The timeline -------------------------------------------------------------------------------------------
 

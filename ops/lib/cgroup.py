@@ -7,6 +7,7 @@ with Droplet.make(cpu=0, memory=GIB) as droplet:
 
 import os
 import re
+import secrets
 import signal
 import threading
 import time
@@ -187,7 +188,8 @@ class Droplet:
     @classmethod
     def make(cls, cpu, memory, root=Path("/")):
         """A new group beneath our own. `root` is where /proc and /sys are looked for."""
-        name = f"snip-droplet-{os.getpid()}"
+        # One of a run that was killed is still there when its process id comes again.
+        name = f"snip-droplet-{os.getpid()}-{secrets.token_hex(4)}"
         has_memory_1 = any("memory" in options for _, options in _mounts("cgroup", root))
         version = (_Version1 if has_memory_1 else _Version2)(root, name)
         droplet = cls(version)

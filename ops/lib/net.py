@@ -37,6 +37,14 @@ def any_free_port(taken):
     raise OSError("no port is free")
 
 
+def any_free_ports(names):
+    """A free port for each name."""
+    ports = {}
+    for name in names:
+        ports[name] = any_free_port(ports.values())
+    return ports
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 

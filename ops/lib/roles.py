@@ -26,6 +26,8 @@ USUAL_PORTS = {
     "receiver": 9095,
     "node-exporter": 9100,
 }
+# To PostgreSQL: a session is a process that has to be started, on a core that may be busy.
+CONNECT_SECONDS = 15
 # Daemons live in sbin, which is not on everybody's path.
 PATH = ":".join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
@@ -187,7 +189,7 @@ def _psql(plan, database, sql):
         [*command, "-d", database, "-c", sql],
         capture_output=True,
         text=True,
-        env={"PATH": PATH, "PGCONNECT_TIMEOUT": "5"},
+        env={"PATH": PATH, "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS)},
     )
     return done.stdout.strip() if done.returncode == 0 else None
 

@@ -69,20 +69,21 @@ class Stack:
 
     def ask(self, **command):
         """One command to the supervisor; its view of all roles. None when there is no supervisor."""
+        line = json.dumps(command).encode() + b"\n"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(10)
             try:
                 client.connect(str(self.run / "supervisor.sock"))
-                client.sendall(json.dumps(command).encode() + b"\n")
-                with client.makefile() as answer:
-                    line = answer.readline()
+                client.sendall(line)
+                with client.makefile() as lines:
+                    answer = lines.readline()
             except (FileNotFoundError, ConnectionError):
                 return None
-        if not line:
+        if not answer:
             raise Failed(
                 f"the supervisor did not understand {command['do']}; see {self.folder / 'logs/supervisor.log'}"
             )
-        return json.loads(line)
+        return json.loads(answer)
 
     def status(self):
         """What the supervisor says of each role; empty when nothing runs."""

@@ -220,7 +220,9 @@ class Supervisor:
 
     def accept(self, listener):
         client, _ = listener.accept()
-        client.settimeout(1)  # commands come from this machine in one piece; nobody may hold us up
+        # Commands come from this machine in one piece, but not at once where the core is somebody else's for a while. Nobody may
+        # hold us up for longer than others wait for us.
+        client.settimeout(5)
         with client, client.makefile("rwb") as lines:
             try:
                 command = json.loads(lines.readline(COMMAND_BYTES_MAX))

@@ -1,8 +1,10 @@
-// A snip that is no good, in one of three ways; tests of ops/deploy put it into service.
+// A snip that is no good, in one of four ways, or nearly; tests of ops/deploy put it into service.
 //
 // -DFAULT=1  does not start
 // -DFAULT=2  starts and is never ready
-// -DFAULT=3  is ready, and ends a second later
+// -DFAULT=3  is ready, and ends a second after it has told so
+// -DFAULT=4  tells that it is ready once, and never again
+// -DFAULT=5  is good, but for the second time that it is asked whether it is ready
 //
 // With -DGOOD_TRIAL as well, it shows only as an instance: under the name of the trial it is ready and stays so.
 #include <stdio.h>
@@ -12,11 +14,28 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static void answer(int peer, const char *text) {
+// How often it has been asked whether it is ready. Other requests, such as of clients, change nothing.
+static int asked;
+
+static int is_ready(int fault) {
+    return fault != 2 && (fault != 4 || asked == 1) && (fault != 5 || asked != 2);
+}
+
+static void answer(int peer, int fault) {
+    static const char question[] = "GET /readyz ";
     char request[4096];
-    if (read(peer, request, sizeof request) > 0)
+    ssize_t bytes = read(peer, request, sizeof request);
+    int is_question = bytes >= (ssize_t)strlen(question) && memcmp(request, question, strlen(question)) == 0;
+    asked += is_question;
+    const char *text = is_ready(fault)
+        ? "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"status\":\"ready\"}"
+        : "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\n\r\n{\"status\":\"no store\"}";
+    if (bytes > 0)
         (void)!write(peer, text, strlen(text));
     close(peer);
+    // From its first answer on, which tells that it is ready: before that it would be one that never was.
+    if (fault == 3 && is_question && asked == 1)
+        alarm(1);
 }
 
 // A setting as the units give it or as the stack does, where the first one counts.
@@ -35,12 +54,8 @@ static void serve(const char *listen_address, int fault) {
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
         exit(1);
-    if (fault == 3)
-        alarm(1);
     for (;;)
-        answer(accept(listener, NULL, NULL), fault == 2
-            ? "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\n\r\n{\"status\":\"no store\"}"
-            : "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"status\":\"ready\"}");
+        answer(accept(listener, NULL, NULL), fault);
 }
 
 int main(int argc, char **argv) {

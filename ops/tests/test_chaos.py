@@ -1,5 +1,8 @@
 """The experiments' own parts: the ledger finds what is planted, wires do what they say, the pages name all."""
 
+import contextlib
+import io
+import json
 import re
 import socket
 import sys
@@ -7,12 +10,16 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import ledger
+from experiments.alarms import Alarms
 from experiments.catalogue import ALL
+from experiments.heartbeat import BEATS
 from experiments.load import Link, Request, Version
 from experiments.wire import Fault, Wire
+from lib import net
 from lib.fast_motion import in_fast_motion
 from lib.roles import ROOT
 
@@ -148,6 +155,42 @@ class Wires(unittest.TestCase):
         with Wire(self.path, self.beside, Fault(cut_chance=1), 1) as wire:
             self.assertEqual(self.ask(), b"01234")
             self.assertEqual(wire.cuts, 1)
+
+
+class AlertsResolved(unittest.TestCase):
+    """What the receiver was told, and what Alertmanager says that it has."""
+
+    def check(self, heard, known, left, told=None):
+        labels = lambda name: {"alertname": name, "job": "snip"}
+        with tempfile.TemporaryDirectory() as folder:
+            alarms = Alarms(Path(folder), 9093)
+            alarms.heard = lambda: [(labels(name), status) for name, status in heard]
+            text = json.dumps([{"labels": labels(name)} for name in known or ()])
+            with mock.patch.object(net, "get", lambda *_: (200, text) if known is not None else (None, "")):
+                self.assertEqual([one["alertname"] for one in alarms._unresolved(told)], left)
+
+    def test_told_or_gone(self):
+        slow, down = ("P99LatencyHigh", "firing"), ("StoreDown", "firing")
+        self.check([], [], [])
+        self.check([slow, ("P99LatencyHigh", "resolved")], ["P99LatencyHigh"], [])
+        self.check([slow], ["P99LatencyHigh"], ["P99LatencyHigh"])
+        self.check([slow], [], [])
+        self.check([slow], None, ["P99LatencyHigh"])
+        self.check([slow, down], [], ["StoreDown"], told="StoreDown")
+        self.check([("ErrorBudgetBurnFast", "firing")], ["ErrorBudgetBurnFast"], [])
+
+
+class Heartbeats(unittest.TestCase):
+    def test_tell_how_late_they_came_within_a_stretch(self):
+        said, beats = io.StringIO(), [([],)] * 6
+        with (
+            mock.patch.object(sys, "argv", ["-c", "1", "2"]),  # two beats of a second
+            mock.patch("select.select", side_effect=[*beats, (["the end"],)]),
+            mock.patch("time.monotonic", side_effect=[0, 1, 5, 8, 9, 13, 14]),  # late by 0, 3, 2, 0, 3, 0 s
+            contextlib.redirect_stdout(said),
+        ):
+            exec(BEATS, {})
+        self.assertEqual(said.getvalue(), "5.0\n")
 
 
 class FastMotion(unittest.TestCase):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ops"))
+from lib import wait
 from lib.render import Template
 from lib.roles import INSTANCES, USUAL_PORTS
 
@@ -19,6 +20,7 @@ SNIP = Path(os.environ.get("SNIP_BIN", ROOT / "target/debug/snip"))
 VENV = ROOT / "target/venv/bin"
 MIB = 1024 * 1024
 GB = 10**9
+PATIENCE_SECONDS = 60
 # Roles of the native stack, and Grafana, which Debian has no package of.
 ROLES = {"postgres", "redis", *INSTANCES, "nginx", "node-exporter", "receiver", "alertmanager", "prometheus", "grafana"}
 UNITS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager", "node-exporter": "prometheus-node-exporter"}
@@ -214,11 +216,13 @@ class Image(unittest.TestCase):
             subprocess.run([ROOT / "ops/docker/rootfs.sh", SNIP, folder], check=True)
             inside = ["chroot", "--userspec=10001:10001", folder, "/usr/bin/snip"]
             listen = ["--listen", "unix:/run/snip/test.sock"]
+            is_healthy = lambda: subprocess.run([*inside, "healthcheck", *listen], capture_output=True, check=False).returncode == 0
             log = open(Path(folder) / "log", "wb")
             with log, subprocess.Popen([*inside, "serve", *listen, "--data-dir", "/var/lib/snip"], stdout=log, stderr=log) as server:
                 try:
-                    checks = (subprocess.run([*inside, "healthcheck", *listen], capture_output=True, check=False) for _ in range(200))
-                    self.assertTrue(any(done.returncode == 0 for done in checks), (Path(folder) / "log").read_text())
+                    wait.until("it is healthy", PATIENCE_SECONDS, is_healthy)
+                except wait.Late as late:
+                    self.fail(f"{late}: {Path(log.name).read_text()}")
                 finally:
                     server.terminate()
 

@@ -36,10 +36,14 @@ class Instructions(unittest.TestCase):
         self.file.write_text(json.dumps(STORED))
 
     def run_with(self, counted, *arguments):
-        """Names that it complains of, `None` when it does not, and what it prints."""
+        """As `run_through`, when each run counts the same."""
+        return self.run_through([counted] * instructions.RUNS_MAX, *arguments)
+
+    def run_through(self, runs, *arguments):
+        """Names that it complains of, `None` when it does not, and what it prints, when its runs count this."""
         printed = io.StringIO()
         with (
-            mock.patch.object(instructions, "count", lambda: counted),
+            mock.patch.object(instructions, "count", mock.Mock(side_effect=runs)),
             mock.patch.object(instructions, "STORED", self.file),
             mock.patch.object(sys, "argv", ["instructions", *arguments]),
             contextlib.redirect_stdout(printed),
@@ -66,6 +70,13 @@ class Instructions(unittest.TestCase):
             with self.subTest(counted=counted):
                 self.assertEqual(self.run_with(counted)[0], expect)
                 self.assertEqual(json.loads(self.file.read_text()), STORED)
+
+    def test_a_rise_is_in_all_runs(self):
+        high, low = {"head.parse": 1040, "route.code": 100}, {"head.parse": 1000, "route.code": 104}
+        self.assertEqual(self.run_through([high, STORED])[0], None)
+        self.assertEqual(self.run_through([high, low])[0], None, "each name by itself")
+        self.assertEqual(self.run_through([high, high, STORED])[0], None)
+        self.assertEqual(self.run_through([high, high, high])[0], "head.parse")
 
     def test_changes_are_shown(self):
         complaint, printed = self.run_with({"head.parse": 1040, "pg.bind": 7})
