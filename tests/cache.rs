@@ -345,6 +345,20 @@ fn what_changed_while_redis_was_cut_off_is_not_served_from_it() {
     assert!(!redis.get(&key).unwrap_or_default().contains("old"));
 }
 
+/// An instance that took a refusal for another's lock left the cache to nobody.
+#[test]
+fn a_refused_lock_is_asked_for_again() {
+    let postgres = Postgres::start();
+    let redis = Redis::start_with(&["--maxmemory-policy", "noeviction", "--maxmemory", "1"]);
+    let snip = launch(&postgres, &redis.url_unix());
+    trusts_redis(&snip);
+    let mut client = snip.client();
+    let refusals = r#"redis_failures_total{reason="refused"}"#;
+    wait_until("the lock is refused twice", || client.metric(refusals) >= 2.0);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    wait_until("the cache is warm", || snip.log().contains("the cache is warm"));
+}
+
 /// With `SNIP_TEST_LONG=1` a million links that are active, and how long it took.
 #[test]
 fn one_instance_warms_the_others_up() {
