@@ -156,6 +156,9 @@ pub const REDIS_LEASE_TTL: Duration = Duration::from_secs(10);
 pub const CACHED_LINK_BYTES_MAX: usize = 64 * 1024;
 /// Links read, leased and filled at a time by the warm-up.
 pub const WARM_UP_PAGE: u32 = 256;
+/// How long the warm-up waits before it tries again, while Redis is not trusted or does not say whose the lock is: a
+/// part of the time in which trust can come back ([`LINK_POLL`]), so that little of it is lost, and no burden.
+pub const WARM_UP_RETRY: Duration = Duration::from_millis(250);
 /// How long the warm-up rests between two pages, as a multiple of the time the last one took: requests come first.
 pub const WARM_UP_REST: u32 = 1;
 /// Time after which the warm-up ends, done or not, and the life of the lock that makes one instance do it.

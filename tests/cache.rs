@@ -10,10 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snip::limits::WARM_UP_LIMIT;
+use snip::limits::{STORE_DEADLINE, WARM_UP_LIMIT};
 use snip::links::fence::{self, CHANGE, FILL, Held, Verdict};
 use snip::model::{LinkState, Target};
-use snip::redis::client::Care;
 use support::client::{Client, request};
 use support::postgres::{Postgres, Setup};
 use support::redis::Redis;
@@ -66,8 +65,66 @@ fn location(client: &mut Client, code: &str) -> Option<String> {
     }
 }
 
-fn leads_to(client: &mut Client, code: &str, target: &str) {
-    wait_until(&format!("/{code} leads to {target}"), || location(client, code).as_deref() == Some(target));
+/// Waits until the code leads there; when the last request was sent that did not, if one was.
+fn leads_to(client: &mut Client, code: &str, target: &str) -> Option<Instant> {
+    let mut old = None;
+    wait_until(&format!("/{code} leads to {target}"), || {
+        let asked = Instant::now();
+        let is_new = location(client, code).as_deref() == Some(target);
+        old = if is_new { old } else { Some(asked) };
+        is_new
+    });
+    old
+}
+
+/// Acts until Redis was in time for all that these instances asked of it meanwhile. It may be late on a busy machine,
+/// and they go on without it, as they should: what holds only with it is to be asserted of what this gives.
+fn with_redis_in_time<'s, T>(snips: impl IntoIterator<Item = &'s Snip> + Clone, mut act: impl FnMut() -> T) -> T {
+    let went_without = || snips.clone().into_iter().map(went_without_redis).sum::<f64>();
+    let mut done = None;
+    wait_until("Redis is in time", || {
+        let before = went_without();
+        done = Some(act());
+        went_without() == before
+    });
+    done.expect("something was done")
+}
+
+/// How often an instance did not ask Redis, or did not get its answer in time.
+fn went_without_redis(snip: &Snip) -> f64 {
+    let mut client = snip.client();
+    let failed = ["busy", "timeout", "unavailable", "breaker"]
+        .map(|reason| client.metric(&format!(r#"redis_failures_total{{reason="{reason}"}}"#)));
+    failed.iter().sum::<f64>() + lookups(&mut client, "redis", "bypassed")
+}
+
+/// A link that came into Redis because this instance, which is not warming up, was asked for it; its id and code.
+fn in_redis(snip: &Snip, redis: &Redis, target: &str) -> (i64, String) {
+    let mut client = snip.client();
+    let (id, code) = with_redis_in_time([snip], || {
+        let (id, code) = client.shorten(target);
+        assert_eq!(client.get(&format!("/{code}")).expect(302).header("X-Cache"), Some("MISS"));
+        (id, code)
+    });
+    is_filled(redis, &code);
+    (id, code)
+}
+
+/// What is written to Redis after a question to the store is not waited for.
+fn is_filled(redis: &Redis, code: &str) {
+    wait_until("the link is in Redis", || shown(redis, code).is_some_and(|value| value["original_url"].is_string()));
+}
+
+/// What Redis shows of a link; `None` where there is nothing, or a lease.
+fn shown(redis: &Redis, code: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(&redis.get(&format!("url:{code}"))?).expect("JSON");
+    value["lease"].is_null().then_some(value)
+}
+
+/// A reader of the store's list may be at Redis before the one who made the change: it removes what is old, and the
+/// change then writes over nothing (`fence`). That is no fault, but it does not happen five times in a row.
+fn unless_overtaken<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    (0..5).find_map(|_| attempt()).expect("Redis shows what changed")
 }
 
 #[test]
@@ -76,42 +133,63 @@ fn what_one_instance_changes_the_others_follow_and_redis_shows() {
     let snips = three(&postgres, &redis);
     warmed_up(&snips);
     let mut clients: Vec<_> = snips.iter().map(Snip::client).collect();
-    let (id, code) = clients[0].shorten("https://example.com/1");
-    let key = format!("url:{code}");
-
-    // The first asks the store, the second Redis; both are known by the header and by their figures.
-    assert_eq!(clients[0].get(&format!("/{code}")).expect(302).header("X-Cache"), Some("MISS"));
-    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("original_url")));
-    let held: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
-    assert_eq!(held, json!({"original_url": "https://example.com/1", "url_id": id, "user_id": null, "version": 1}));
-    assert_eq!(clients[1].get(&format!("/{code}")).expect(302).header("X-Cache"), Some("HIT"));
-    assert_eq!((lookups(&mut clients[1], "redis", "hit"), lookups(&mut clients[1], "store", "query")), (1.0, 0.0));
-    let support_int = |value: redis::Value| match value {
-        redis::Value::Int(ms) => ms,
-        other => panic!("{other:?}"),
-    };
-    let life = support_int(redis.run(&["PTTL", &key]));
-    assert!((500_000..=660_000).contains(&life), "{life}");
-
-    // A change: at once on the instance that made it, soon on the others.
-    clients.iter_mut().for_each(|client| assert!(location(client, &code).is_some()));
-    clients[2].put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2"}"#).expect(200);
-    assert_eq!(location(&mut clients[2], &code).as_deref(), Some("https://example.com/2"));
-    clients.iter_mut().for_each(|client| leads_to(client, &code, "https://example.com/2"));
-    assert!(redis.get(&key).unwrap().contains(r#""version":2"#));
-
-    // Switched off: a tombstone.
-    clients[1].delete(&format!("/urls/{id}")).expect(204);
-    assert_eq!(location(&mut clients[1], &code), None);
-    clients.iter_mut().for_each(|client| wait_until("it is gone", || location(client, &code).is_none()));
-    let tombstone: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
-    assert_eq!(tombstone, json!({"deleted": true, "url_id": id, "version": 3}));
+    let (id, code) = unless_overtaken(|| {
+        let (link, changed, removed) = with_redis_in_time(&snips, || {
+            let link = found_in_redis(&snips, &redis);
+            let changed = changed_by_one(&mut clients, &redis, &link);
+            let removed = removed_by_one(&mut clients, &redis, &link);
+            (link, changed, removed)
+        });
+        assert_eq!(changed?["version"], 2);
+        assert_eq!(removed?, json!({"deleted": true, "url_id": link.0, "version": 3}));
+        Some(link)
+    });
 
     // A plain SQL client goes by the store's list, and nothing else.
     postgres.psql(&format!("UPDATE urls SET is_active = true, original_url = 'https://example.com/3' WHERE id = {id}"));
     let changed = Instant::now();
-    clients.iter_mut().for_each(|client| leads_to(client, &code, "https://example.com/3"));
-    assert!(changed.elapsed() < BOUND, "{:?}", changed.elapsed());
+    for client in &mut clients {
+        let old = leads_to(client, &code, "https://example.com/3").map(|asked| asked - changed);
+        assert!(old.is_none_or(|old| old < BOUND), "{old:?}");
+    }
+}
+
+/// A link that the first instance asked the store for, and the second Redis: known by the header and by their figures.
+fn found_in_redis(snips: &[Snip], redis: &Redis) -> (i64, String) {
+    let mut second = snips[1].client();
+    let ((id, code), header, asked) = with_redis_in_time([&snips[1]], || {
+        let link = in_redis(&snips[0], redis, "https://example.com/1");
+        let mut asked = || [lookups(&mut second, "redis", "hit"), lookups(&mut second, "store", "query")];
+        let before = asked();
+        let header = snips[1].client().get(&format!("/{}", link.1)).expect(302).header("X-Cache").map(str::to_owned);
+        let after = asked();
+        (link, header, [after[0] - before[0], after[1] - before[1]])
+    });
+    assert_eq!((header.as_deref(), asked), (Some("HIT"), [1.0, 0.0]));
+    let held = json!({"original_url": "https://example.com/1", "url_id": id, "user_id": null, "version": 1});
+    assert_eq!(shown(redis, &code), Some(held));
+    let redis::Value::Int(life) = redis.run(&["PTTL", &format!("url:{code}")]) else { panic!("no PTTL") };
+    assert!((500_000..=660_000).contains(&life), "{life}");
+    (id, code)
+}
+
+/// A change: at once on the instance that made it, soon on the others. What Redis then shows.
+fn changed_by_one(clients: &mut [Client], redis: &Redis, (id, code): &(i64, String)) -> Option<Value> {
+    clients.iter_mut().for_each(|client| assert!(location(client, code).is_some()));
+    clients[2].put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2"}"#).expect(200);
+    assert_eq!(location(&mut clients[2], code).as_deref(), Some("https://example.com/2"));
+    for client in clients {
+        leads_to(client, code, "https://example.com/2");
+    }
+    shown(redis, code)
+}
+
+/// The same of a link that is switched off: Redis shows a tombstone.
+fn removed_by_one(clients: &mut [Client], redis: &Redis, (id, code): &(i64, String)) -> Option<Value> {
+    clients[1].delete(&format!("/urls/{id}")).expect(204);
+    assert_eq!(location(&mut clients[1], code), None);
+    clients.iter_mut().for_each(|client| wait_until("it is gone", || location(client, code).is_none()));
+    shown(redis, code)
 }
 
 /// What is announced comes with the change, not from a question of its own.
@@ -122,24 +200,26 @@ fn a_change_is_one_statement_for_the_store() {
     let snip = launch(&postgres, &redis.url_unix());
     warmed_up([&snip]);
     let mut client = snip.client();
-    let (id, code) = client.shorten("https://example.com/1");
-    let key = format!("url:{code}");
-    assert!(location(&mut client, &code).is_some());
-    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("original_url")));
-    // The click is stored by then, too: nothing but the polls goes on behind.
-    client.get(&format!("/urls/{id}/stats")).expect(200);
-    let before = postgres.log().len();
-    client.put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2", "title": "t"}"#).expect(200);
-    client.delete(&format!("/urls/{id}")).expect(204);
-
-    // Further lines of a statement begin with a tab.
-    let log = postgres.log()[before..].replace("\n\t", " ");
-    let is_other =
-        |line: &&str| line.contains("execute ") && !line.contains("url_changes") && !line.contains("snapshot");
-    let asked: Vec<_> = log.lines().filter(is_other).collect();
-    assert!(asked.len() == 2 && asked.iter().all(|line| line.contains("UPDATE urls")), "{asked:#?}");
-    let held: Value = serde_json::from_str(&redis.get(&key).unwrap()).unwrap();
-    assert_eq!(held, json!({"deleted": true, "url_id": id, "version": 3}), "and yet Redis knows all");
+    // What goes on meanwhile: the polls, and a look at the store that a scrape did not wait for.
+    let behind = ["url_changes", "snapshot", ": SELECT 1 ", "SELECT count(*) FROM urls WHERE is_active"];
+    unless_overtaken(|| {
+        let (id, log, held) = with_redis_in_time([&snip], || {
+            let (id, code) = in_redis(&snip, &redis, "https://example.com/1");
+            // The click is stored by then, too.
+            client.get(&format!("/urls/{id}/stats")).expect(200);
+            let before = postgres.log().len();
+            client.put_json(&format!("/urls/{id}"), r#"{"url": "https://example.com/2", "title": "t"}"#).expect(200);
+            client.delete(&format!("/urls/{id}")).expect(204);
+            (id, postgres.log().split_off(before), shown(&redis, &code))
+        });
+        // Further lines of a statement begin with a tab.
+        let log = log.replace("\n\t", " ");
+        let is_behind = |line: &str| behind.iter().any(|part| line.contains(part));
+        let asked: Vec<_> = log.lines().filter(|line| line.contains("execute ") && !is_behind(line)).collect();
+        assert!(asked.len() == 2 && asked.iter().all(|line| line.contains("UPDATE urls")), "{asked:#?}");
+        assert_eq!(held?, json!({"deleted": true, "url_id": id, "version": 3}), "and yet Redis knows all");
+        Some(())
+    });
 }
 
 struct Deaf;
@@ -158,13 +238,18 @@ fn the_scripts_do_what_the_rules_say() {
     let config = redis.url_unix().parse().unwrap();
     let client = snip::redis::Client::open(config, &[&CHANGE, &FILL], "c", Arc::new(Deaf)).unwrap();
     wait_until("the client is connected", || client.stats().is_connected);
-    let run = |script, args: &[&[u8]]| {
-        let mut answer = None;
+    // A script changes what it finds: one whose answer was lost, and that may yet run, is run anew from the beginning.
+    let run = |prepare: &dyn Fn(), script, args: &[&[u8]]| {
+        let calls = [("k".to_owned(), args.iter().map(|arg| arg.to_vec()).collect())];
+        let mut answers = None;
         wait_until("the script has run", || {
-            answer = client.script(script, "k", args, Care::Best).ok();
-            answer.is_some()
+            if client.stats().in_flight == 0 {
+                prepare();
+                answers = client.script_batch(script, &calls).ok();
+            }
+            answers.is_some()
         });
-        answer.unwrap()
+        answers.unwrap().remove(0).expect("Redis does not refuse")
     };
     let target = |version| Target { url_id: 7, user_id: None, version, original_url: "http://a".into() };
     let tombstone = fence::state_json(&LinkState { url_id: 7, version: 5, target: None });
@@ -191,10 +276,12 @@ fn the_scripts_do_what_the_rules_say() {
     for is_full in [false, true] {
         for kept in &kept {
             for value in [new.as_str(), ""] {
-                put(kept);
-                redis.run(&["CONFIG", "SET", "maxmemory", if is_full { "1" } else { "0" }]);
-                let verdict = run(&CHANGE, &[b"5", value.as_bytes(), b"60000", b"c", b"m"]);
-                redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+                let prepare = || {
+                    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+                    put(kept);
+                    redis.run(&["CONFIG", "SET", "maxmemory", if is_full { "1" } else { "0" }]);
+                };
+                let verdict = run(&prepare, &CHANGE, &[b"5", value.as_bytes(), b"60000", b"c", b"m"]);
                 let expect = match fence::judge(&holds(kept), 5, !value.is_empty()) {
                     Verdict::Missing => ("missing", None),
                     Verdict::Kept => ("kept", Some(kept.as_str())),
@@ -207,9 +294,9 @@ fn the_scripts_do_what_the_rules_say() {
             }
         }
     }
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
     for kept in &kept {
-        put(kept);
-        let filled = run(&FILL, &[fence::lease_json("mine").as_bytes(), new.as_bytes(), b"60000"]);
+        let filled = run(&|| put(kept), &FILL, &[fence::lease_json("mine").as_bytes(), new.as_bytes(), b"60000"]);
         let may = fence::may_fill(&holds(kept), "mine");
         assert_eq!(filled, redis::Value::Int(i64::from(may)), "{kept}");
         assert_eq!(redis.get("k").unwrap_or_default(), if may { &new } else { kept }.as_str(), "{kept}");
@@ -292,10 +379,13 @@ fn redirects_go_on_whatever_redis_does() {
     goes_on(&mut client, "out of memory");
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
 
-    let (_, code) = client.shorten("https://example.com/typed");
-    redis.run(&["RPUSH", &format!("url:{code}"), "x"]);
-    assert!(location(&mut client, &code).is_some(), "a list under the key");
-    wait_until("the list is replaced", || redis.get(&format!("url:{code}")).is_some());
+    let code = with_redis_in_time([&snip], || {
+        let (_, code) = client.shorten("https://example.com/typed");
+        redis.run(&["RPUSH", &format!("url:{code}"), "x"]);
+        assert!(location(&mut client, &code).is_some(), "a list under the key");
+        code
+    });
+    is_filled(&redis, &code);
     for garbage in ["", "{", "[[[[", r#"{"original_url":"https://evil"}"#, "\u{0}"] {
         let (_, code) = client.shorten("https://example.com/garbage");
         redis.run(&["SET", &format!("url:{code}"), garbage]);
@@ -327,12 +417,9 @@ fn redirects_go_on_whatever_redis_does() {
 fn what_changed_while_redis_was_cut_off_is_not_served_from_it() {
     let (postgres, redis) = (Postgres::start(), Redis::start());
     let first = launch(&postgres, &redis.url_unix());
-    let mut client = first.client();
-    trusts_redis(&first);
-    let (id, code) = client.shorten("https://example.com/old");
-    assert!(location(&mut client, &code).is_some());
+    warmed_up([&first]);
+    let (id, code) = in_redis(&first, &redis, "https://example.com/old");
     let key = format!("url:{code}");
-    wait_until("the link is in Redis", || redis.get(&key).is_some_and(|text| text.contains("old")));
     drop(first); // nobody is there who could know
     postgres.psql(&format!("UPDATE urls SET original_url = 'https://example.com/new' WHERE id = {id}"));
     assert!(redis.get(&key).unwrap().contains("old"), "Redis holds what was");
@@ -343,6 +430,20 @@ fn what_changed_while_redis_was_cut_off_is_not_served_from_it() {
     trusts_redis(&second);
     assert_eq!(location(&mut client, &code).as_deref(), Some("https://example.com/new"));
     assert!(!redis.get(&key).unwrap_or_default().contains("old"));
+}
+
+/// An instance that took a refusal for another's lock left the cache to nobody.
+#[test]
+fn a_refused_lock_is_asked_for_again() {
+    let postgres = Postgres::start();
+    let redis = Redis::start_with(&["--maxmemory-policy", "noeviction", "--maxmemory", "1"]);
+    let snip = launch(&postgres, &redis.url_unix());
+    trusts_redis(&snip);
+    let mut client = snip.client();
+    let refusals = r#"redis_failures_total{reason="refused"}"#;
+    wait_until("the lock is refused twice", || client.metric(refusals) >= 2.0);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    wait_until("the cache is warm", || snip.log().contains("the cache is warm"));
 }
 
 /// With `SNIP_TEST_LONG=1` a million links that are active, and how long it took.
@@ -428,6 +529,19 @@ struct Hot {
     replaced: std::sync::Mutex<Vec<u64>>,
 }
 
+/// Changes a link. A store that is late, on a busy machine, has made the change or not: it is made again.
+fn put_in_time(client: &mut Client, id: i64, body: &str) {
+    loop {
+        let asked = Instant::now();
+        let response = client.put_json(&format!("/urls/{id}"), body);
+        if response.status != 503 {
+            return drop(response.expect(200));
+        }
+        // Repeated over another connection, a statement has less than all of the time, but no less than half.
+        assert!(asked.elapsed() >= STORE_DEADLINE / 2, "the store was not late: {}", response.text());
+    }
+}
+
 #[test]
 fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the_bound() {
     let length = Duration::from_secs(if is_long() { 60 } else { 12 });
@@ -458,7 +572,7 @@ fn under_load_with_redis_killed_and_started_again_nothing_old_is_served_past_the
                 }
                 let next = hot.version.load(Ordering::SeqCst) + 1;
                 let body = json!({ "url": format!("https://example.com/{next}") }).to_string();
-                writer.put_json(&format!("/urls/{}", hot.id), &body).expect(200);
+                put_in_time(&mut writer, hot.id, &body);
                 // From here on the version before is out of date everywhere.
                 hot.replaced.lock().unwrap().push(millis());
                 hot.version.store(next, Ordering::SeqCst);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use snip::limits::{REDIS_BATCH_DEADLINE, REDIS_BREAKER_FAILURES};
 use snip::redis::client::Care;
 use snip::redis::{Client, Cmd, Error, Events, Result, Script, Value};
 use support::ports::free_port;
@@ -124,7 +125,8 @@ fn a_thousand_coroutines_share_one_connection() {
         .map(|n| {
             let client = client.clone();
             may::go!(move || {
-                let echoed = client.call(&cmd(&["ECHO", &n.to_string()]));
+                // All are asked before the first answer is read: that may take longer than one request may.
+                let echoed = client.batch(&[cmd(&["ECHO", &n.to_string()])], REDIS_BATCH_DEADLINE);
                 (n, echoed)
             })
         })
@@ -133,8 +135,8 @@ fn a_thousand_coroutines_share_one_connection() {
     for wait in waits {
         let (n, echoed) = wait.join().unwrap();
         match echoed {
-            Ok(value) => {
-                assert_eq!(value, text(&n.to_string()), "replies find their callers");
+            Ok(values) => {
+                assert_eq!(values, [Ok(text(&n.to_string()))], "replies find their callers");
                 answered += 1;
             }
             Err(error) => assert!(matches!(error, Error::TimedOut | Error::Open), "{error}"),
@@ -169,7 +171,7 @@ fn refusals_are_told_apart_and_matter_only_where_they_do() {
     let begun = Instant::now();
     let error = loop {
         match call(&client, &["GET", "list"]).unwrap_err() {
-            Error::TimedOut if begun.elapsed() < SOON => {}
+            Error::TimedOut | Error::Open if begun.elapsed() < SOON => thread::sleep(Duration::from_millis(20)),
             error => break error,
         }
     };
@@ -177,25 +179,28 @@ fn refusals_are_told_apart_and_matter_only_where_they_do() {
     assert!(error.is_answer());
     assert_eq!(heard.failed.load(Ordering::SeqCst), 0);
     static BROKEN: Script = Script::new("return redis.call('NOSUCH')");
+    let opened = client.stats().breaker_opened;
     let _ = client.script(&BROKEN, "k", &[], Care::Sure);
     wait_until("the refusal is heard of", || heard.failed.load(Ordering::SeqCst) == 1);
-    assert_eq!(client.stats().breaker_opened, 0, "an answer is an answer");
+    assert_eq!(client.stats().breaker_opened, opened, "an answer is an answer");
 }
 
 #[test]
 fn a_killed_server_fails_callers_at_once_and_is_found_again() {
     let mut redis = Redis::start();
     let (client, heard) = connect(&redis.url());
-    for round in 1..=2 {
+    for _ in 0..2 {
+        // A stall may have cost a connection before: what counts is that there is one more end, and one more beginning.
+        let (ups, downs) = (heard.ups.load(Ordering::SeqCst), heard.downs.load(Ordering::SeqCst));
         redis.kill();
-        wait_until("the end is noticed", || heard.downs.load(Ordering::SeqCst) == round);
+        wait_until("the end is noticed", || heard.downs.load(Ordering::SeqCst) > downs);
         let begun = Instant::now();
         for _ in 0..1000 {
             assert!(call(&client, &["PING"]).is_err());
         }
         assert!(begun.elapsed() < SOON, "nobody waits for a server that is not there");
         redis.launch();
-        wait_until("it is found again", || heard.ups.load(Ordering::SeqCst) == round + 1);
+        wait_until("it is found again", || heard.ups.load(Ordering::SeqCst) > ups);
         insist(|| call(&client, &["PING"]));
     }
     let _ = client.script(&ECHO, "k", &[b"x"], Care::Sure);
@@ -217,7 +222,9 @@ fn a_frozen_server_costs_a_few_callers_their_deadline_and_the_rest_nothing() {
     }
     assert!(begun.elapsed() < Duration::from_secs(8), "200 callers waited {:?}", begun.elapsed());
     let stats = client.stats();
-    assert!(stats.breaker_opened > 0 && stats.skipped + stats.unavailable > stats.timeouts, "{stats:?}");
+    // The connection may be given up before so many have waited that the breaker opens.
+    let is_left_alone = stats.breaker_opened > 0 || stats.timeouts < u64::from(REDIS_BREAKER_FAILURES);
+    assert!(is_left_alone && stats.skipped + stats.unavailable > stats.timeouts, "{stats:?}");
     wait_until("the connection is given up", || heard.downs.load(Ordering::SeqCst) > 0);
     redis.thaw();
     insist(|| call(&client, &["PING"]));

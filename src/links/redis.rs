@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::model::{LinkChange, LinkState, Target, Version};
 use crate::redis::client::Care;
-use crate::redis::{Client, Cmd, Config, Error, Events, Value};
+use crate::redis::{Client, Cmd, Config, Error, Events, Result, Value};
 
 /// Where links are in Redis; other tools read them there.
 const KEY_PREFIX: &str = "url:";
@@ -131,16 +131,34 @@ impl Level2 {
         [version.to_string().into(), value.into(), life_ms().into(), self.channel.clone().into(), message.into()]
     }
 
-    /// Takes the lock of the warm-up; whether this instance has it now.
-    pub fn lock_warm_up(&self) -> bool {
-        let mut cmd = Cmd::new();
-        cmd.arg("SET").arg(&self.lock_key).arg(self.nonce).arg("NX").arg("PX").arg(millis(WARM_UP_LIMIT));
-        matches!(self.client.call(&cmd), Ok(Value::Okay))
+    /// Takes the lock of the warm-up if nobody has it; who has it now. `None` if Redis does not say.
+    pub fn lock_warm_up(&self) -> Option<LockHolder> {
+        let (mut set, mut get) = (Cmd::new(), Cmd::new());
+        set.arg("SET").arg(&self.lock_key).arg(self.nonce).arg("NX").arg("PX").arg(millis(WARM_UP_LIMIT));
+        get.arg("GET").arg(&self.lock_key);
+        lock_holder(&self.client.batch(&[set, get], REDIS_BATCH_DEADLINE).ok()?, self.nonce)
     }
 
     /// Tells Prometheus of the client.
     pub fn tell(&self, figures: &mut Figures) {
         self.client.tell(figures);
+    }
+}
+
+/// Who has the lock of the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LockHolder {
+    Ours,
+    Other,
+}
+
+/// Reads the answers to a try to take the lock and to the question whose it is after that. The second counts: a try
+/// whose answer was lost may have been carried out, and a later one then finds the lock taken, by this very instance.
+fn lock_holder(answers: &[Result<Value>], nonce: u64) -> Option<LockHolder> {
+    match answers {
+        [_, Ok(Value::BulkString(held))] if *held == nonce.to_string().as_bytes() => Some(LockHolder::Ours),
+        [_, Ok(Value::BulkString(_))] => Some(LockHolder::Other),
+        _ => None,
     }
 }
 
@@ -195,6 +213,26 @@ mod tests {
         ] {
             assert_eq!(read_message(text), expect);
         }
+    }
+
+    #[test]
+    fn the_lock_is_whose_redis_says() {
+        let held = |by: &str| Ok(Value::BulkString(by.into()));
+        let refused = || Err(Error::Server { code: "OOM".into(), text: "".into() });
+        for (answers, expect) in [
+            ([Ok(Value::Okay), held("7")], Some(LockHolder::Ours)),
+            // An earlier try was carried out, and its answer lost.
+            ([Ok(Value::Nil), held("7")], Some(LockHolder::Ours)),
+            ([Ok(Value::Nil), held("8")], Some(LockHolder::Other)),
+            ([refused(), held("8")], Some(LockHolder::Other)),
+            // It ran out in between.
+            ([Ok(Value::Nil), Ok(Value::Nil)], None),
+            ([refused(), Ok(Value::Nil)], None),
+            ([Ok(Value::Okay), refused()], None),
+        ] {
+            assert_eq!(lock_holder(&answers, 7), expect, "{answers:?}");
+        }
+        assert_eq!(lock_holder(&[], 7), None);
     }
 
     #[test]

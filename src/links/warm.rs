@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::redis::LockHolder;
 use super::{Inner, Known};
 use crate::error::StoreResult;
-use crate::limits::{LINK_POLL, WARM_UP_LIMIT, WARM_UP_PAGE, WARM_UP_REST};
+use crate::limits::{WARM_UP_LIMIT, WARM_UP_PAGE, WARM_UP_REST, WARM_UP_RETRY};
 use crate::model::{Id, ShortCode, Target};
 
 /// Links between two lines in the log.
@@ -26,14 +27,16 @@ fn run(links: &Weak<Inner>) {
     let mut has_lock = false;
     while began.elapsed() < WARM_UP_LIMIT {
         let Some(links) = links.upgrade() else { return };
-        let Some(redis) = links.redis.get().filter(|_| links.trusts_redis()) else {
-            drop(links);
-            thread::sleep(LINK_POLL / 4);
-            continue;
-        };
-        has_lock = has_lock || redis.lock_warm_up();
-        if !has_lock {
-            return tracing::info!("another instance warms the cache up");
+        let redis = links.redis.get().filter(|_| links.trusts_redis());
+        match redis.and_then(|redis| if has_lock { Some(LockHolder::Ours) } else { redis.lock_warm_up() }) {
+            Some(LockHolder::Ours) => has_lock = true,
+            Some(LockHolder::Other) => return tracing::info!("another instance warms the cache up"),
+            // Whoever took that for another's lock might leave the cache to nobody.
+            None => {
+                drop(links);
+                thread::sleep(WARM_UP_RETRY);
+                continue;
+            }
         }
         let page_began = Instant::now();
         match progress.page(&links) {
