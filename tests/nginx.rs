@@ -195,8 +195,7 @@ fn the_tls_server_can_be_switched_on() {
 
 #[test]
 fn rates_can_be_limited() {
-    // In one go, of what Nginx answers by itself: so that only the slowest of machines takes them to be no faster than
-    // they may be, which is eight seconds.
+    // In one go, and of what Nginx answers by itself: these are too many unless it takes eight seconds for them.
     const REQUESTS: usize = 1000;
     let count = |enabled: &[&str]| {
         let nginx = Nginx::start_with(&[1, 2, 3].map(|n| format!("unix:/nobody-{n}")), enabled, |_| {});
@@ -478,7 +477,7 @@ fn a_list_is_asked_for_once_a_second() {
 
 #[test]
 fn of_many_who_ask_for_a_new_page_one_asks_the_server() {
-    // Halfway between two ends for who is late: after it the page is soon old, and five seconds are waited for it.
+    // Who comes up to three seconds late still gets this page, and no one waits so long that he is let through by himself.
     let (all, nginx) = stand_ins([Manner::Answers(Duration::from_secs(2)); 3]);
     thread::scope(|scope| {
         for _ in 0..20 {
