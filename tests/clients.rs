@@ -227,7 +227,9 @@ fn wrk_sees_no_error_and_every_click_is_counted() {
     std::fs::write(script.path(), lua).expect("write");
     let path = script.path().to_str().expect("a plain path");
     let connections = CONNECTIONS.to_string();
-    let out = client("wrk", &["-t1", "-c", &connections, "-d1s", "-s", path, &url]).success().stdout;
+    // wrk counts an answer that takes longer than its timeout, 2 s by default, as an error.
+    let out =
+        client("wrk", &["-t1", "-c", &connections, "-d3s", "--timeout", "60s", "-s", path, &url]).success().stdout;
     assert!(!out.contains("Socket errors") && !out.contains("Non-2xx"), "{out}");
     let requests = number_after(&out, "REQUESTS").unwrap_or_else(|| panic!("no count in {out}"));
     assert!(requests > 100, "{out}");

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use support::client::{Client, Conn};
+use snip::limits::RESERVE_TIMEOUT;
+use support::client::{Client, Conn, Response};
 use support::ports::free_port;
 use support::postgres::Postgres;
 use support::snip::{Launch, Snip, StoreKind};
@@ -50,34 +51,53 @@ fn post_of(bytes: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-#[test]
-fn a_body_must_keep_to_the_minimum_rate() {
-    let snip = launch(&["--body-timeout", "1s", "--min-rate", "2000"]).start();
-    // Longer than the timeout in all, and as fast as it must be.
-    let mut steady = snip.connect();
-    for part in post_of(10_000).chunks(500) {
-        steady.send(part);
-        thread::sleep(Duration::from_millis(100));
-    }
-    steady.response().expect(201);
-    // Too slow, though never silent.
-    let mut slow = snip.connect();
-    let began = Instant::now();
-    for part in post_of(10_000).chunks(50) {
-        if slow.try_send(part).is_err() || began.elapsed() > LIMIT {
+/// Sends the bytes in parts, ten a second, until all are sent or the server takes no more; reads the answer.
+fn trickle(snip: &Snip, bytes: &[u8], part: usize) -> Response {
+    let mut conn = snip.connect();
+    for part in bytes.chunks(part) {
+        if conn.try_send(part).is_err() {
             break;
         }
         thread::sleep(Duration::from_millis(100));
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    slow.response().expect(408);
-    // What came fast does not count for later.
-    let mut stalled = snip.connect();
+    conn.response()
+}
+
+/// How long it took.
+fn time_of(act: impl FnOnce()) -> Duration {
     let began = Instant::now();
-    stalled.send(&post_of(50_000)[..40_000]).response().expect(408);
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    drop((slow, stalled));
+    act();
+    began.elapsed()
+}
+
+#[test]
+fn a_body_must_keep_to_the_minimum_rate() {
+    // 10,000 bytes in each five seconds: who sends them in one has four left for a machine that is busy elsewhere.
+    let snip = launch(&["--body-timeout", "5s", "--min-rate", "2000"]).start();
+    let took = thread::scope(|scope| {
+        // Longer than the timeout in all, and as fast as it must be.
+        scope.spawn(|| trickle(&snip, &post_of(60_000), 1000).expect(201));
+        // Too slow, though never silent: all of it would take forty seconds.
+        let slow = scope.spawn(|| time_of(|| drop(trickle(&snip, &post_of(20_000), 50).expect(408))));
+        // What came fast does not count for later.
+        let stalled =
+            scope.spawn(|| time_of(|| drop(snip.connect().send(&post_of(60_000)[..55_000]).response().expect(408))));
+        [slow, stalled].map(|client| client.join().expect("a refusal"))
+    });
+    assert!(took.iter().all(|took| *took < Duration::from_secs(20)), "{took:?}");
     eventually("their ends", LIMIT, || closed(&mut snip.client(), "body_timeout") == 2.0);
+}
+
+/// Takes an answer at some four megabytes a second; returns how many bytes of it came.
+fn take_steadily(snip: &Snip) -> usize {
+    let mut conn = TcpStream::connect(snip.authority()).expect("connect");
+    conn.write_all(GET_PAGE.replace("Host", "Connection: close\r\nHost").as_bytes()).expect("send");
+    let (mut taken, mut buffer) = (0, vec![0; 200_000]);
+    while let Ok(count @ 1..) = conn.read(&mut buffer) {
+        taken += count;
+        thread::sleep(Duration::from_millis(50));
+    }
+    taken
 }
 
 #[test]
@@ -95,24 +115,15 @@ fn an_answer_must_be_taken_at_the_minimum_rate() {
         let _ = slow.read(&mut [0]);
         closed(&mut client, "write_timeout") >= 2.0
     });
-    // One that is slower than the timeout and as fast as it must be gets all of it.
-    let mut steady = TcpStream::connect(snip.authority()).expect("connect");
-    steady.write_all(GET_PAGE.replace("Host", "Connection: close\r\nHost").as_bytes()).expect("send");
-    let (mut taken, mut buffer) = (0, vec![0; 200_000]);
-    loop {
-        match steady.read(&mut buffer).expect("the rest") {
-            0 => break,
-            count => taken += count,
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    assert!(taken > 6_000_000, "{taken}");
+    // One that is slower than the timeout and as fast as it must be gets all of it. A reader that a busy machine keeps
+    // from reading is not as fast, so that it is not the first try that counts.
+    eventually("all of it is taken", LIMIT, || take_steadily(&snip) > 6_000_000);
 }
 
 /// There a connection is told of room to write only while it waits for it.
 #[test]
 fn over_a_unix_socket_an_answer_larger_than_its_buffers_is_written() {
-    let snip = launch(&["--write-timeout", "2s"]).unix().start();
+    let snip = launch(&["--write-timeout", "10s"]).unix().start();
     fill(&snip);
     let mut conn = snip.connect();
     for _ in 0..3 {
@@ -143,7 +154,7 @@ fn the_time_for_a_head_is_not_lost_while_an_answer_is_written() {
 
 #[test]
 fn each_deadline_has_its_count() {
-    let snip = launch(&["--head-timeout", "1s", "--idle-timeout", "2s"]).start();
+    let snip = launch(&["--head-timeout", "1s", "--idle-timeout", "5s"]).start();
     let mut client = snip.client();
     let (before_idle, before_head) = (closed(&mut client, "idle_timeout"), closed(&mut client, "head_timeout"));
     snip.connect().expect_close();
@@ -213,7 +224,8 @@ fn bodies_that_do_not_end_are_bounded_over_all_connections() {
 
 #[test]
 fn who_has_sent_half_a_head_holds_a_small_buffer() {
-    let snip = Snip::start();
+    // The first must still wait for the rest of its head when the last has connected.
+    let snip = launch(&["--head-timeout", "60s"]).start();
     let mut client = snip.client();
     let _slow: Vec<_> = (0..500)
         .map(|_| {
@@ -242,6 +254,20 @@ fn hold(snip: &Snip, count: usize) -> Vec<Conn> {
     held
 }
 
+/// A connection past the limit that has sent this well within its deadline; a machine that is busy elsewhere may take up
+/// that time between connecting and sending.
+fn ask_in_time(snip: &Snip, request: &str) -> Conn {
+    loop {
+        let began = Instant::now();
+        let mut conn = snip.connect();
+        let sent = conn.try_send(request);
+        if began.elapsed() < RESERVE_TIMEOUT / 2 {
+            sent.expect("the server takes the bytes");
+            return conn;
+        }
+    }
+}
+
 #[test]
 fn probes_are_answered_at_the_connection_limit() {
     let snip = launch(&["--max-connections", "20"]).start();
@@ -258,9 +284,9 @@ fn probes_are_answered_at_the_connection_limit() {
         // A body would be one more thing to wait for.
         (GET_LIVEZ.replace("Host", "Content-Length: 5\r\nHost"), 503),
     ] {
-        let mut conn = snip.connect();
+        let mut conn = ask_in_time(&snip, &request);
         let method = request.split(' ').next().expect("a method");
-        let answer = conn.send(&request).response_to(method).expect(status);
+        let answer = conn.response_to(method).expect(status);
         assert!(answer.closes(), "{request:?}: {answer:?}");
         assert_eq!(answer.header("Retry-After").is_some(), status == 503, "{request:?}");
         conn.expect_close();
@@ -269,8 +295,7 @@ fn probes_are_answered_at_the_connection_limit() {
     let mut silent = snip.connect();
     silent.response().expect(503);
     silent.expect_close();
-    let mut half = snip.connect();
-    half.send("GET /livez").response().expect(408);
+    ask_in_time(&snip, "GET /livez").response().expect(408);
     // Past the reserve nothing is read; and it lasts no longer than its deadline.
     let crowd: Vec<_> = (0..200).map(|_| snip.connect()).collect();
     eventually("a probe in a crowd", LIMIT, || {
@@ -314,11 +339,13 @@ fn want_of_descriptors_is_waited_out() {
     }
     eventually("accept to fail", LIMIT, || client.metric("http_accept_errors_total") > 0.0);
     // It neither spins nor forgets those that it has.
+    let began = Instant::now();
     let (errors, cpu) = (client.metric("http_accept_errors_total"), cpu_seconds(&snip));
     thread::sleep(Duration::from_secs(2));
     let errors = client.metric("http_accept_errors_total") - errors;
-    assert!((1.0..=60.0).contains(&errors), "{errors} failures in 2 s");
-    assert!(cpu_seconds(&snip) - cpu < 1.0);
+    let (cpu, seconds) = (cpu_seconds(&snip) - cpu, began.elapsed().as_secs_f64());
+    assert!((1.0..=30.0 * seconds).contains(&errors), "{errors} failures in {seconds} s");
+    assert!(cpu < seconds / 2.0, "{cpu} of {seconds} s");
     // Descriptors that others give back go to those that wait; with more of them all are served.
     waiting.drain(..5).for_each(|mut conn| drop(conn.response().expect(200)));
     waiting.drain(..2).for_each(|mut conn| drop(conn.response().expect(200)));

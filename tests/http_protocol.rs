@@ -115,7 +115,7 @@ fn a_client_that_does_not_read_hinders_nobody() {
     deaf.set_nonblocking(true).expect("non-blocking");
     let requests = "GET /urls HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     // Until the server stops taking requests, because nobody takes its answers.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let mut full_since = None;
     while Instant::now() < deadline {
         match deaf.write(requests.as_bytes()) {
@@ -201,7 +201,9 @@ fn half_closed_clients_get_their_answers() {
 #[test]
 fn changes_of_who_is_gone_are_not_carried_out() {
     let snip = Launch::new().unix().start();
-    let (id, _) = snip.client().shorten("https://example.com/before");
+    // One connection for all that is asked here: the close of another would count as the one that is waited for.
+    let mut client = snip.client();
+    let (id, _) = client.shorten("https://example.com/before");
     let path = format!("/urls/{id}");
     let json: &[(&str, &str)] = &[("Content-Type", "application/json")];
     let body = br#"{"url": "https://example.com/after"}"#;
@@ -212,16 +214,16 @@ fn changes_of_who_is_gone_are_not_carried_out() {
         ("POST", request("POST", "/urls", json, Some(body))),
     ];
     for (method, bytes) in cases {
-        let closed = || snip.client().metric("http_connections_closed_total{reason=\"by_peer\"}");
+        let closed = "http_connections_closed_total{reason=\"by_peer\"}";
         let mut gone = snip.connect();
         gone.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").response().expect(200); // it has been accepted
-        let before = closed();
+        let before = client.metric(closed);
         snip.freeze();
         gone.send(&bytes);
         drop(gone);
         snip.thaw();
-        eventually("the connection is closed", Duration::from_secs(20), || closed() > before);
-        let links = snip.client().get("/urls").expect(200).json();
+        eventually("the connection is closed", Duration::from_secs(20), || client.metric(closed) > before);
+        let links = client.get("/urls").expect(200).json();
         assert_eq!(links.as_array().expect("a list").len(), 1, "{method}");
         assert_eq!(links[0]["original_url"], "https://example.com/before", "{method}");
         assert_eq!(links[0]["is_active"], true, "{method}");
@@ -633,31 +635,32 @@ fn random_bytes_never_hurt() {
 
 // ---- Time ------------------------------------------------------------------------------------------------------
 
-/// Limits short enough to wait for, long enough to tell them from zero.
-const SHORT: Duration = Duration::from_secs(1);
+/// A limit short enough to wait for, long enough to tell it from zero.
+const SHORT: Duration = Duration::from_secs(3);
 
 fn short_limit(flag: &str) -> Snip {
-    Launch::new().arg(flag).arg("1s").start()
+    Launch::new().arg(flag).arg("3s").start()
 }
 
-/// Runs it and asserts that it took the short limit, more or less.
+/// Runs it and asserts that it took the short limit, more or less. What the limit runs from is to be part of it: else
+/// time may pass between the two.
 #[track_caller]
-fn takes_the_limit<T>(act: impl FnOnce() -> T) -> T {
+fn takes_the_limit(act: impl FnOnce()) {
     let start = Instant::now();
-    let result = act();
+    act();
     let took = start.elapsed();
-    assert!(took > SHORT / 2 && took < SHORT * 10, "took {took:?}");
-    result
+    assert!(took > SHORT / 6 && took < SHORT * 10, "took {took:?}");
 }
 
 #[test]
 fn slow_heads_time_out() {
     let snip = short_limit("--head-timeout");
-    for head in ["G", "GET /livez HTTP/1.1\r\n", "GET /livez HTTP/1.1\r\nHost: x\r\n", "\r\n"] {
-        let mut conn = snip.connect();
-        conn.send(head);
-        takes_the_limit(|| expect_refusal(&mut conn, 408, head));
-    }
+    thread::scope(|scope| {
+        for head in ["G", "GET /livez HTTP/1.1\r\n", "GET /livez HTTP/1.1\r\nHost: x\r\n", "\r\n"] {
+            let snip = &snip;
+            scope.spawn(move || takes_the_limit(|| expect_refusal(snip.connect().send(head), 408, head)));
+        }
+    });
     // The limit is one for the whole head: bytes that trickle in don't move it.
     let mut conn = snip.connect();
     conn.send("GET /livez HTTP/1.1\r\nHost: x\r\nA: ");
@@ -671,23 +674,21 @@ fn slow_heads_time_out() {
 #[test]
 fn slow_bodies_time_out() {
     let snip = short_limit("--body-timeout");
-    let mut conn = snip.connect();
-    conn.send(&post_user(1)[..post_user(1).len() - 1]);
-    takes_the_limit(|| expect_refusal(&mut conn, 408, "a body but for its last byte"));
-    let mut conn = snip.connect();
-    conn.send(chunked_post("5\r\n{\"ur"));
-    takes_the_limit(|| expect_refusal(&mut conn, 408, "half a chunk"));
+    for most in [post_user(1)[..post_user(1).len() - 1].to_owned(), chunked_post("5\r\n{\"ur")] {
+        takes_the_limit(|| expect_refusal(snip.connect().send(&most), 408, &most));
+    }
     assert_eq!(snip.client().get("/users").text(), "[]");
 }
 
 #[test]
 fn idle_connections_are_closed_without_a_word() {
     let snip = short_limit("--idle-timeout");
-    let mut fresh = snip.connect();
-    takes_the_limit(|| fresh.expect_close());
+    takes_the_limit(|| snip.connect().expect_close());
     let mut used = snip.connect();
-    used.send(GET_LIVEZ).response().expect(200);
-    takes_the_limit(|| used.expect_close());
+    takes_the_limit(|| {
+        used.send(GET_LIVEZ).response().expect(200);
+        used.expect_close();
+    });
 }
 
 #[test]

