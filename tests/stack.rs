@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// Far more than any of the commands takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
+/// An instance that was killed is back after this time.
+const BACK_LIMIT: Duration = Duration::from_secs(2);
 
 struct Stack {
     folder: TempDir,
@@ -53,6 +55,27 @@ impl Stack {
         let pid = line.split_whitespace().nth(2).expect("a process id").parse().expect("a number");
         Pid::from_raw(pid).expect("a process id")
     }
+
+    /// Kills an instance, which nobody sees who asks for a redirect; returns when it listens again.
+    fn kill_one(&self, client: &mut Client, path: &str) -> Duration {
+        let before = self.process("snip-1");
+        kill_process(before, Signal::KILL).expect("signal");
+        let killed = Instant::now();
+        // One that dies has its socket until its last thread is gone.
+        eventually("the killed instance is gone", LIMIT, || {
+            client.get(path).expect(302);
+            test_kill_process(before).is_err()
+        });
+        let socket = Address::Unix(self.folder.path().join("run/snip-1.sock"));
+        eventually("the killed instance is back", LIMIT, || {
+            client.get(path).expect(302);
+            Conn::try_open(&socket).is_ok()
+        });
+        let took = killed.elapsed();
+        eprintln!("the killed instance listens {took:?} later");
+        assert_ne!(self.process("snip-1"), before);
+        took
+    }
 }
 
 impl Drop for Stack {
@@ -81,21 +104,8 @@ fn the_whole_stack_goes_up_heals_restarts_and_goes_down() {
     stack.up();
     assert_eq!(stack.process("snip-1"), before);
 
-    // Killed: nobody who asks for a redirect sees it, and it is back.
-    kill_process(before, Signal::KILL).expect("signal");
-    let killed = Instant::now();
-    // One that dies has its socket until its last thread is gone.
-    eventually("the killed instance is gone", LIMIT, || {
-        client.get(&path).expect(302);
-        test_kill_process(before).is_err()
-    });
-    let socket = Address::Unix(stack.folder.path().join("run/snip-1.sock"));
-    eventually("the killed instance is back", LIMIT, || {
-        client.get(&path).expect(302);
-        Conn::try_open(&socket).is_ok()
-    });
-    eprintln!("the killed instance listens {:?} later", killed.elapsed());
-    assert_ne!(stack.process("snip-1"), before);
+    // Killed, an instance is back in time; a machine that is busy elsewhere may take longer for once.
+    assert!((0..3).any(|_| stack.kill_one(&mut client, &path) < BACK_LIMIT), "never back within {BACK_LIMIT:?}");
 
     // A rolling restart under requests: all of them are answered.
     let before = ["snip-1", "snip-2", "snip-3"].map(|role| stack.process(role));
