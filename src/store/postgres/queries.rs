@@ -398,12 +398,10 @@ pub(super) fn active_urls(pool: &Pool) -> StoreResult<u64> {
 // ---- Events ----------------------------------------------------------------------------------------------------
 
 static EVENT_INSERT: Statement = statement!("event_insert", [INT8, INT8, TEXT, TIMESTAMP, TEXT]);
-static CLICKS_BEGIN: Statement = statement!("clicks_begin", []);
 static CLICKS_LOCK_OWNERS: Statement = statement!("clicks_lock_owners", [INT8_ARRAY]);
 static CLICKS_INSERT: Statement = statement!(
     "clicks_insert",
     [
-        TEXT,
         INT8_ARRAY,
         INT8_ARRAY,
         TIMESTAMP_ARRAY,
@@ -520,11 +518,9 @@ pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -
     let mut owners: Vec<Id> = sorted.iter().filter_map(|click| click.user_id).collect();
     owners.dedup();
     let (counted, counts) = counts(clicks);
-    let event_type = EventType::Redirect.as_str();
     let (journal, instance, now) = (step.journal.to_string(), step.instance.as_ref(), Timestamp::now());
     let (from, to) = (step.from.cast_signed(), step.to.cast_signed()); // SQL has no other integers; bits are bits
     let insert: Params<'_> = &[
-        &event_type,
         &column(&sorted, |click| click.url_id),
         &column(&sorted, |click| click.user_id),
         &column(&sorted, |click| click.at),
@@ -543,7 +539,6 @@ pub(super) fn record_clicks(pool: &Pool, clicks: &[Click], step: &JournalStep) -
     let (lock, position): (Params<'_>, Params<'_>) = (&[&owners], &[&journal]);
     let calls = [
         Call::new(&JOURNAL_BEGIN, begin),
-        Call::new(&CLICKS_BEGIN, &[]),
         Call::new(&CLICKS_LOCK_OWNERS, lock),
         Call::new(&CLICKS_INSERT, insert),
         Call::new(&JOURNAL_POSITION, position),
@@ -591,7 +586,6 @@ pub(super) fn load(pool: &Pool, data: &SeedData, reset: bool) -> StoreResult<()>
         } else if read_first(&lease.query(&STORE_HAS_ROWS, &[])?, is_true)? == Some(true) {
             return Err(StoreError::NotEmpty);
         }
-        lease.query(&CLICKS_BEGIN, &[])?;
         load_users(lease, &data.users)?;
         load_urls(lease, &data.urls)?;
         load_events(lease, &data.events)?;

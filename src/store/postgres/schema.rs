@@ -8,12 +8,13 @@ use crate::limits::PG_COMMAND_DEADLINE;
 use crate::pg::{self, Config, Lease, Pool, Rows, Statement, Type};
 
 /// In order; the first has the version 1. What has been released is never edited: its checksum stands in databases.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     sql!("0001_tables"),
     sql!("0002_url_stats"),
     sql!("0003_url_versions"),
     sql!("0004_click_journals"),
     sql!("0005_cheaper_clicks"),
+    sql!("0006_slimmer_clicks"),
 ];
 /// The version whose script takes the foreign keys of `events` away.
 const ADOPTING: i64 = 1;

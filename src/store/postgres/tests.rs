@@ -147,7 +147,7 @@ fn several_instances_migrate_at_once() {
     in_threads(3, |_| database.open().health().unwrap());
     assert_eq!(
         database.psql("SELECT string_agg(version::text, ',' ORDER BY version) FROM snip_migrations"),
-        "1,2,3,4,5"
+        "1,2,3,4,5,6"
     );
     // And again, with nothing to do.
     in_threads(3, |_| database.open().health().unwrap());
@@ -163,11 +163,11 @@ fn tables_that_are_not_ours_are_told_in_one_line() {
     check(Tables::Check, "run `snip migrate`");
     database.open();
     PostgresStore::open(database.config(), Tables::Check).unwrap();
-    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (6, 'x')");
-    check(Tables::Migrate, "from a newer version of snip (its schema is 6, the newest known here 5)");
+    database.psql("INSERT INTO snip_migrations (version, checksum) VALUES (7, 'x')");
+    check(Tables::Migrate, "from a newer version of snip (its schema is 7, the newest known here 6)");
     check(Tables::Check, "from a newer version");
     database.psql(
-        "DELETE FROM snip_migrations WHERE version = 6; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
+        "DELETE FROM snip_migrations WHERE version = 7; UPDATE snip_migrations SET checksum = 'x' WHERE version = 2",
     );
     check(Tables::Migrate, "migration 2 in the database");
     database
@@ -298,7 +298,7 @@ fn plan(pool: &Pool, statement: &Statement, values: &str) -> String {
 }
 
 #[test]
-fn lists_use_their_indexes_and_never_sort() {
+fn lists_use_their_indexes_and_never_sort_a_table() {
     let database = Database::new();
     let store = database.open();
     database.psql(
@@ -317,8 +317,9 @@ fn lists_use_their_indexes_and_never_sort() {
     let check = |statement: &Statement, values: &str| {
         let plan = plan(pool, statement, values);
         let may_sort = statement.sql().matches(" = $").count() - statement.sql().matches("id = $4").count() > 1;
-        let is_good =
-            plan.contains("Index") && !plan.contains("Seq Scan") && (may_sort || !plan.contains("Sort  (cost"));
+        // Rows of the same time are put in the order of their ids as they are read: no more than that.
+        let sorts = plan.matches("Sort  (cost").count() - plan.matches("Incremental Sort  (cost").count();
+        let is_good = plan.contains("Index") && !plan.contains("Seq Scan") && (may_sort || sorts == 0);
         assert!(is_good, "{}:\n{plan}", statement.sql());
     };
     let pages =
@@ -385,6 +386,21 @@ fn a_batch_counts_itself_and_a_plain_client_after_it_is_counted() {
     assert_eq!(store.url_stats(url).unwrap().unwrap().redirect_count, 12);
     let stored = "SELECT referrer, user_id, details::json ->> 'ip' FROM events WHERE referrer IS NOT NULL";
     assert_eq!(database.psql(stored), "https://a.example/\"b\"||", "an owner that is not there is none");
+}
+
+#[test]
+fn a_batch_of_the_version_before_is_not_counted_twice() {
+    let database = Database::new();
+    let store = database.open();
+    let url = store.create_url(new_url("one", None)).unwrap().id;
+    // As an instance stores it that still runs when this version has migrated.
+    database.psql(&format!(
+        "BEGIN; SELECT set_config('snip.counts_itself', 'yes', TRUE);
+         INSERT INTO url_stats (url_id, redirect_count) VALUES ({url}, 2);
+         INSERT INTO events (url_id, event_type) VALUES ({url}, 'redirect'), ({url}, 'redirect');
+         COMMIT"
+    ));
+    assert_eq!(store.url_stats(url).unwrap().unwrap().redirect_count, 2);
 }
 
 // ---- Many at once ----------------------------------------------------------------------------------------------
