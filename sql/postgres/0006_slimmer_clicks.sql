@@ -1,28 +1,15 @@
 -- What still made storing a click dear: keys that were longer than they need be, and a trigger that asked for a setting of the
 -- transaction at each row. docs/decisions.md, number 49.
 
--- True: the statement that inserted the row has counted it in url_stats.
-ALTER TABLE events ADD COLUMN IF NOT EXISTS counted boolean;
-
--- The setting is for instances of the version before, which go on beside this one until they are replaced.
-DROP TRIGGER snip_events_inserted ON events;
-CREATE TRIGGER snip_events_inserted AFTER INSERT ON events
-    FOR EACH ROW
-    WHEN (
-        NEW.counted IS NOT TRUE AND NEW.event_type = 'redirect'
-        AND current_setting('snip.counts_itself', TRUE) IS DISTINCT FROM 'yes'
-    )
-    EXECUTE FUNCTION snip_events_inserted();
-
 -- Indexes that clicks are in end at the time: lists sort what has the same time by id as they read. No two entries of them are
 -- alike, so that looking for duplicates before a page is split finds none. Each has the name that the system gives it: ours
--- may be taken.
+-- may be taken. First of all, while lists can still be read: what follows locks readers out too, and is soon done.
 CREATE INDEX ON events (timestamp) WITH (deduplicate_items = off) WHERE event_type = 'redirect';
 CREATE INDEX ON events (url_id, timestamp) WITH (deduplicate_items = off);
 CREATE INDEX ON events (user_id, timestamp) WITH (deduplicate_items = off) WHERE user_id IS NOT NULL;
 
 -- Those in their place so far, under the names that the migrations gave.
-DROP INDEX events_redirects_idx;
+DROP INDEX IF EXISTS events_redirects_idx;
 DO $$
 DECLARE
     old_index record;
@@ -42,3 +29,16 @@ BEGIN
         EXECUTE format('DROP INDEX %s', old_index.name);
     END LOOP;
 END $$;
+
+-- True: the statement that inserted the row has counted it in url_stats.
+ALTER TABLE events ADD COLUMN IF NOT EXISTS counted boolean;
+
+-- The setting is for instances of the version before, which go on beside this one until they are replaced.
+DROP TRIGGER snip_events_inserted ON events;
+CREATE TRIGGER snip_events_inserted AFTER INSERT ON events
+    FOR EACH ROW
+    WHEN (
+        NEW.counted IS NOT TRUE AND NEW.event_type = 'redirect'
+        AND current_setting('snip.counts_itself', TRUE) IS DISTINCT FROM 'yes'
+    )
+    EXECUTE FUNCTION snip_events_inserted();
