@@ -298,6 +298,17 @@ fn plan(pool: &Pool, statement: &Statement, values: &str) -> String {
 }
 
 #[test]
+fn indexes_of_clicks_end_at_the_time() {
+    let database = Database::new();
+    database.open();
+    let count = |which: &str| {
+        database.psql(&format!("SELECT count(*) FROM pg_indexes WHERE tablename = 'events' AND indexdef ~ '{which}'"))
+    };
+    let short = r#"\(((url|user)_id, )?"timestamp"\) WITH \(deduplicate_items=.?off"#;
+    assert_eq!((count(short).as_str(), count("").as_str()), ("3", "6"), "the longer ones in their place are gone");
+}
+
+#[test]
 fn lists_use_their_indexes_and_never_sort_a_table() {
     let database = Database::new();
     let store = database.open();
