@@ -176,8 +176,9 @@ pub struct Reader {
     segment: u64,
     offset: u64,
     index: u64,
-    /// Bytes of the file from `read_from` on.
+    /// Bytes of the file from `read_from` on, as many as `filled`.
     buffer: Vec<u8>,
+    filled: usize,
     read_from: u64,
 }
 
@@ -185,7 +186,7 @@ impl Reader {
     /// At the first record of the segment with this number.
     pub fn open(path: &Path, segment: u64) -> io::Result<Self> {
         let (buffer, offset) = (Vec::new(), HEADER_BYTES as u64);
-        Ok(Self { file: File::open(path)?, segment, offset, index: 0, buffer, read_from: offset })
+        Ok(Self { file: File::open(path)?, segment, offset, index: 0, buffer, filled: 0, read_from: offset })
     }
 
     /// The sequence number of the next click.
@@ -221,16 +222,15 @@ impl Reader {
     /// which may be written while we read.
     fn bytes(&mut self, wanted: usize, limit: u64) -> io::Result<&[u8]> {
         let within = (self.offset - self.read_from) as usize;
-        if self.buffer.len() < within + wanted {
-            let bytes = (limit - self.offset).min(JOURNAL_READ_BYTES as u64) as usize;
-            self.buffer.clear();
-            self.read_from = self.offset;
-            self.buffer.resize(bytes, 0);
-            let count = read_up_to(&self.file, &mut self.buffer, self.offset).inspect_err(|_| self.buffer.clear())?;
-            self.buffer.truncate(count);
-            return Ok(&self.buffer);
+        if self.filled >= within + wanted {
+            return Ok(&self.buffer[within..self.filled]);
         }
-        Ok(&self.buffer[within..])
+        let bytes = (limit - self.offset).min(JOURNAL_READ_BYTES as u64) as usize;
+        // It only grows: to have it zeroed for each read would be to write it twice.
+        self.buffer.resize(self.buffer.len().max(bytes), 0);
+        (self.filled, self.read_from) = (0, self.offset);
+        self.filled = read_up_to(&self.file, &mut self.buffer[..bytes], self.offset)?;
+        Ok(&self.buffer[..self.filled])
     }
 
     /// Whether the file is zero from the present place on, an unfinished record aside: then this is where it was left off,

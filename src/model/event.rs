@@ -124,17 +124,48 @@ impl Click {
         text
     }
 
-    /// Writes [`Click::details`] behind what `out` holds.
+    /// Writes [`Click::details`] behind what `out` holds. Without [`Details`]: there are as many as there are redirects, and
+    /// the names in between are as long as the compiler sees them.
     pub fn write_details(&self, out: &mut impl Write) {
-        let mut details = Details::behind(out);
+        put(out, "{\"ip\": ");
         match self.client {
-            Some(IpAddr::V4(ip)) => details.ipv4(ip),
-            Some(IpAddr::V6(ip)) => details.text("ip", &ip.to_string()),
-            None => details.field("ip", "null"),
-        };
-        details.optional_text("user_agent", self.user_agent.as_deref());
-        details.finish();
+            Some(IpAddr::V4(ip)) => put_ipv4(out, ip),
+            Some(IpAddr::V6(ip)) => put_text(out, &ip.to_string()),
+            None => put(out, "null"),
+        }
+        put(out, ", \"user_agent\": ");
+        match &self.user_agent {
+            Some(user_agent) => put_text(out, user_agent),
+            None => put(out, "null"),
+        }
+        put(out, "}");
     }
+}
+
+/// Adds a part to what grows with it: no text of ours is refused.
+fn put(out: &mut impl Write, part: &str) {
+    let _ = out.write_str(part);
+}
+
+/// Adds nearly every click's address, without the machinery of formatting.
+fn put_ipv4(out: &mut impl Write, ip: Ipv4Addr) {
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        put(out, if at == 0 { "\"" } else { "." });
+        put(out, itoa::Buffer::new().format(octet));
+    }
+    put(out, "\"");
+}
+
+/// Adds a text as JSON.
+fn put_text(out: &mut impl Write, text: &str) {
+    if is_plain(text) {
+        put(out, "\"");
+        put(out, text);
+        put(out, "\"");
+        return;
+    }
+    // A `str` always serializes; were it ever not so, null is the honest answer.
+    put(out, &sonic_rs::to_string(text).unwrap_or_else(|_| String::from("null")));
 }
 
 /// Bytes of the longest escape in JSON, `\u0001`.
@@ -160,68 +191,34 @@ const DETAILS_BYTES: usize = 80;
 
 /// The JSON object of an event's `details`, built field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details<W = String> {
-    out: W,
-    has_fields: bool,
+pub struct Details {
+    out: String,
 }
 
 impl Details {
     #[allow(clippy::new_without_default, reason = "an empty object is a start, not a value")]
     /// An object without fields.
     pub fn new() -> Self {
-        Self::behind(String::new())
-    }
-}
-
-impl<W: Write> Details<W> {
-    /// An object behind what `out` holds.
-    fn behind(out: W) -> Self {
-        let mut details = Self { out, has_fields: false };
-        details.put("{");
-        details
+        Self { out: String::from("{") }
     }
 
-    fn put(&mut self, part: &str) {
-        // What this is written into grows with it: no text of ours refuses.
-        let _ = self.out.write_str(part);
+    fn begin(&mut self, name: &str) {
+        self.out.push_str(if self.out.len() > 1 { ", \"" } else { "\"" });
+        self.out.push_str(name);
+        self.out.push_str("\": ");
     }
 
     fn field(&mut self, name: &str, value: &str) -> &mut Self {
         self.begin(name);
-        self.put(value);
-        self
-    }
-
-    fn begin(&mut self, name: &str) {
-        self.put(if self.has_fields { ", \"" } else { "\"" });
-        self.has_fields = true;
-        self.put(name);
-        self.put("\": ");
-    }
-
-    /// Adds nearly every click's address, without the machinery of formatting.
-    fn ipv4(&mut self, ip: Ipv4Addr) -> &mut Self {
-        self.begin("ip");
-        for (at, octet) in ip.octets().into_iter().enumerate() {
-            self.put(if at == 0 { "\"" } else { "." });
-            self.put(itoa::Buffer::new().format(octet));
-        }
-        self.put("\"");
+        self.out.push_str(value);
         self
     }
 
     /// Adds a text; `name` is one of ours and needs no escape.
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        if is_plain(value) {
-            self.begin(name);
-            self.put("\"");
-            self.put(value);
-            self.put("\"");
-            return self;
-        }
-        // A `str` always serializes; were it ever not so, null is the honest answer.
-        let value = sonic_rs::to_string(value).unwrap_or_else(|_| String::from("null"));
-        self.field(name, &value)
+        self.begin(name);
+        put_text(&mut self.out, value);
+        self
     }
 
     /// Adds a text, or null.
@@ -237,9 +234,9 @@ impl<W: Write> Details<W> {
         self.field(name, if value { "true" } else { "false" })
     }
 
-    /// Ends the object. Returns what it was written into.
-    pub fn finish(mut self) -> W {
-        self.put("}");
+    /// Ends the object.
+    pub fn finish(mut self) -> String {
+        self.out.push('}');
         self.out
     }
 }

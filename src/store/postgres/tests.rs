@@ -400,6 +400,17 @@ fn a_batch_counts_itself_and_a_plain_client_after_it_is_counted() {
 }
 
 #[test]
+fn a_url_that_changes_hands_within_a_batch_is_counted_whole() {
+    let database = Database::new();
+    let store = database.open();
+    let [one, other] = ["one", "other"].map(|code| store.create_url(new_url(code, None)).unwrap().id);
+    let clicks = vec![click(one, None), click(one, Some(404)), click(other, None)];
+    let step = JournalStep { journal: JournalId([1; 16]), instance: "test".into(), from: 0, to: 3 };
+    assert_eq!(store.record_clicks(Arc::new(clicks), step).unwrap(), 3);
+    assert_eq!([one, other].map(|id| store.url_stats(id).unwrap().unwrap().redirect_count), [2, 1]);
+}
+
+#[test]
 fn a_batch_of_the_version_before_is_not_counted_twice() {
     let database = Database::new();
     let store = database.open();
