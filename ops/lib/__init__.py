@@ -8,6 +8,7 @@ supervisor  starts roles and starts them again when they die
 roles       what each role of the stack is: its command, its files, when it is ready
 stack       the whole: up, down, rolling restart; kill and pause of each role
 ground      what measurements stand on: servers on one core, in a folder that goes with them, the load on the other
+scenarios   kinds of load with their servers, for flame graphs and the profile of the compiler
 limits      the bounds of the program, as numbers
 fast_motion rules, routes and scrapes with their times divided
 cgroup      one core and one gigabyte for a command and all that it starts
