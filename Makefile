@@ -1,6 +1,6 @@
 # Thin names for real commands; each recipe is what you would type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long restart-test alerts-test ledger chaos chaos-quick fuzz bench instructions ceiling flamegraph profile-build lint fmt setup stack
+.PHONY: help run test test-long restart-test alerts-test ledger chaos chaos-quick fuzz bench instructions ceiling flamegraph pgo profile-build lint fmt setup stack
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -54,6 +54,9 @@ ceiling: ## what a redirect costs beside Nginx's `return 302`, a bare loop, and 
 
 flamegraph: ## record where the time goes, as dated pictures in flamegraphs/
 	flamegraphs/record
+
+pgo: ## record anew how the program is used, which the compiler builds it by (after a change of the toolchain or of the hot path)
+	ops/pgo/record
 
 profile-build: ## an optimized binary that perf can walk: symbols and frame pointers, in target/profiling
 	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling
