@@ -221,6 +221,9 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub const JOURNAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// The least that can be configured: a segment that is written, one ready, and two on their way to the store.
 pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_SEGMENT_BYTES;
+/// How long the file of a stored segment is kept to make another of it, if none is needed. Longer than the pauses between
+/// bursts; an instance that is left alone gives the disk back.
+pub const JOURNAL_SPARE_KEEP: Duration = Duration::from_secs(60);
 /// Bytes in front of the journal's end that are kept mapped and present, so that an append meets no page fault. Counts
 /// as resident memory. Three quarters of it last for one [`JOURNAL_LOOK_INTERVAL`] at 150,000 clicks/s, more than a core
 /// serves.

@@ -4,6 +4,7 @@
 //! Segments are made ahead by a thread of their own (`keeper`), with all their blocks, so that a full disk is found out
 //! there. When none is ready and none can be had (disk full, cap reached), clicks are shed: counted, and said once.
 
+mod blanks;
 mod folder;
 mod keeper;
 mod map;
@@ -22,7 +23,7 @@ pub(crate) use folder::{Folder, Segment, left_over, numbered_files};
 use super::record::{ClickRef, Draft, Prepared};
 use super::segment::{HEADER_BYTES, first_sequence};
 use crate::figures::add_alone;
-use crate::limits::{JOURNAL_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES, JOURNAL_SYNC_DEADLINE};
+use crate::limits::{CLICKS_BURST_JOURNAL_SHARE, JOURNAL_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES, JOURNAL_SYNC_DEADLINE};
 use crate::model::{Click, Timestamp};
 use crate::runtime::slot;
 use keeper::{Keeper, Kept};
@@ -215,7 +216,8 @@ impl Journal {
     /// full it opens all the same, and sheds until there is room.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let Options { folder: path, instance, bytes_max, durability, disk } = options;
-        let folder = Folder::open(&path, &instance, disk, durability != Durability::Process)?;
+        let is_synced = durability != Durability::Process;
+        let folder = Folder::open(&path, &instance, disk, is_synced, spares_max(bytes_max, durability))?;
         let shared = Arc::new(Shared::new(folder, bytes_max, durability));
         let journal = Self { writer: Mutex::default(), shared, keeper: Keeper::default() };
         // The first segment now: a folder that cannot be written is to be told at the start.
@@ -296,13 +298,22 @@ impl Journal {
 
     /// Ends the threads; under a durability beyond the process, what is not yet synced is synced first.
     pub fn close(&self) {
-        self.keeper.close();
+        self.keeper.close(&self.shared);
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// How many files of stored segments are kept to make others of: what a burst fills. None where the zeros written into them
+/// would have to reach the disk before a click does.
+fn spares_max(bytes_max: u64, durability: Durability) -> usize {
+    match durability {
+        Durability::Process => (bytes_max / CLICKS_BURST_JOURNAL_SHARE / JOURNAL_SEGMENT_BYTES) as usize,
+        Durability::Interval(_) | Durability::Always => 0,
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
+use super::blanks::{Blanks, Pages, SPARE};
 use crate::clicks::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, Reader, Unreadable};
 use crate::limits::{JOURNAL_LOCK_PAUSE, JOURNAL_LOCK_TRIES, JOURNAL_SEGMENT_BYTES};
 use crate::model::{JournalId, Timestamp};
@@ -156,7 +157,7 @@ pub struct Disk {
     pub(super) sync: Arc<SyncFile>,
 }
 
-type Allocate = dyn Fn(&File, u64) -> io::Result<()> + Send + Sync;
+pub(super) type Allocate = dyn Fn(&File, u64) -> io::Result<()> + Send + Sync;
 type SyncFile = dyn Fn(&File) -> io::Result<()> + Send + Sync;
 
 impl Default for Disk {
@@ -188,6 +189,7 @@ pub(crate) struct Folder {
     pub journal: JournalId,
     pub instance: Arc<str>,
     disk: Disk,
+    pub(super) blanks: Blanks,
     /// Whether what is made must outlive a crash of the host.
     is_synced: bool,
     /// Oldest first; the last one is being written, unless it is sealed.
@@ -202,20 +204,33 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder of an instance, which is made if it is missing.
-    pub fn open(path: &Path, instance: &str, disk: Disk, is_synced: bool) -> Result<Self, OpenError> {
+    /// Opens the folder of an instance, which is made if it is missing. Up to `spares_max` files of stored segments are kept to
+    /// make others of.
+    pub fn open(
+        path: &Path,
+        instance: &str,
+        disk: Disk,
+        is_synced: bool,
+        spares_max: usize,
+    ) -> Result<Self, OpenError> {
         let made = fs::create_dir_all(path).map_err(Why::Io);
-        let opened = made.and_then(|()| Self::open_there(path, Some(instance), disk, is_synced));
+        let opened = made.and_then(|()| Self::open_there(path, Some(instance), disk, is_synced, spares_max));
         opened.map_err(|why| OpenError { folder: path.to_owned(), why })
     }
 
     /// Opens a folder that is there, whosever it is, to read it.
     pub fn adopt(path: &Path) -> Result<Self, OpenError> {
-        let opened = Self::open_there(path, None, Disk::default(), false);
+        let opened = Self::open_there(path, None, Disk::default(), false, 0);
         opened.map_err(|why| OpenError { folder: path.to_owned(), why })
     }
 
-    fn open_there(path: &Path, instance: Option<&str>, disk: Disk, is_synced: bool) -> Result<Self, Why> {
+    fn open_there(
+        path: &Path,
+        instance: Option<&str>,
+        disk: Disk,
+        is_synced: bool,
+        spares_max: usize,
+    ) -> Result<Self, Why> {
         // Looked at before the lock, whose file would be made in any folder.
         if instance.is_none() && numbered_files(path)?.is_empty() {
             return Err(Why::Missing);
@@ -249,6 +264,7 @@ impl Folder {
             _lock: lock,
             journal,
             instance,
+            blanks: Blanks::new(Arc::clone(&disk.allocate), spares_max),
             disk,
             is_synced,
             live,
@@ -298,7 +314,10 @@ impl Folder {
         let mut live = self.live();
         while live.len() > 1 && live.front().is_some_and(|oldest| oldest.number <= number) {
             let Some(oldest) = live.pop_front() else { return };
-            if let Err(error) = fs::remove_file(&oldest.path) {
+            // One from an earlier run may have been copied back without all its blocks.
+            let is_own = oldest.number >= self.first_own;
+            let outcome = if is_own { self.blanks.give_back(&oldest.path) } else { fs::remove_file(&oldest.path) };
+            if let Err(error) = outcome {
                 // Harmless: the store knows that its clicks are stored.
                 tracing::warn!(file = %oldest.path.display(), %error, "a stored segment could not be removed");
             }
@@ -312,11 +331,11 @@ impl Folder {
     }
 
     /// Makes the file of a new segment, with all its blocks and its header.
-    pub(super) fn make_segment(&self) -> io::Result<(Arc<Segment>, File)> {
+    pub(super) fn make_segment(&self, pages: Pages) -> io::Result<(Arc<Segment>, File)> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(format!("{number:016}.{SUFFIX}"));
         let unfinished = path.with_extension(UNFINISHED);
-        let made = self.make_file(number, &unfinished).and_then(|file| {
+        let made = self.make_file(number, &unfinished, pages).and_then(|file| {
             fs::rename(&unfinished, &path)?;
             if self.is_synced {
                 File::open(&self.path)?.sync_all()?;
@@ -333,9 +352,8 @@ impl Folder {
         }
     }
 
-    fn make_file(&self, number: u64, path: &Path) -> io::Result<File> {
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        (self.disk.allocate)(&file, JOURNAL_SEGMENT_BYTES)?;
+    fn make_file(&self, number: u64, path: &Path, pages: Pages) -> io::Result<File> {
+        let file = self.blanks.make(path, pages)?;
         let header = Header {
             number,
             journal: self.journal,
@@ -438,7 +456,7 @@ pub(crate) fn numbered_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+        if path.extension().is_some_and(|ending| ending == UNFINISHED || ending == SPARE) {
             fs::remove_file(path)?;
         }
     }

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use super::blanks::Pages;
 use super::folder::Segment;
 use super::map::{self, Map, Pen};
 use super::{Durability, Shared, is_for_want_of_space};
@@ -23,8 +23,6 @@ use crate::runtime::Filler;
 const FIRST_BYTES: usize = JOURNAL_AHEAD_BYTES / 8;
 /// So much must be wanting before more is made present: a system call each.
 const MORE_BYTES: usize = JOURNAL_AHEAD_BYTES / 4;
-/// Zeros written at a time into a segment that will be needed soon.
-const ZEROS_BYTES: usize = 512 * 1024;
 /// Memory is taken and given back in pieces of this size: a whole number of pages, on every machine.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -135,7 +133,7 @@ impl Keeper {
         }
     }
 
-    pub fn close(&self) {
+    pub fn close(&self, shared: &Shared) {
         self.state.is_closing.store(true, Ordering::Relaxed);
         self.state.syncing().is_closing = true;
         self.state.sync_news.notify_one();
@@ -150,6 +148,7 @@ impl Keeper {
             // Were it to stay, the next start would remove it.
             let _ = std::fs::remove_file(&unused.segment.path);
         }
+        shared.folder.blanks.remove_all();
     }
 }
 
@@ -162,15 +161,6 @@ impl Kept {
 }
 
 // ---- Making segments and looking after memory --------------------------------------------------------------------
-
-/// How the pages of a segment come into memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pages {
-    /// One by one, when their turn comes: it may not come soon.
-    One,
-    /// Many at once, by writing zeros into the file.
-    Many,
-}
 
 fn prepare(next: &mut Next, shared: &Shared, pages: Pages) -> io::Result<()> {
     let has_room = shared.folder.bytes() + JOURNAL_SEGMENT_BYTES <= shared.bytes_max;
@@ -197,11 +187,7 @@ fn prepare(next: &mut Next, shared: &Shared, pages: Pages) -> io::Result<()> {
 }
 
 fn make(shared: &Shared, pages: Pages) -> io::Result<(Kept, Pen)> {
-    let (segment, file) = shared.folder.make_segment()?;
-    if pages == Pages::Many {
-        // Without it pages come one by one, and fewer clicks fit a second; no more than that.
-        let _ = write_zeros(&file);
-    }
+    let (segment, file) = shared.folder.make_segment(pages)?;
     let (pen, map) = map::map(&file, JOURNAL_SEGMENT_BYTES as usize).inspect_err(|_| {
         let _ = std::fs::remove_file(&segment.path);
     })?;
@@ -209,19 +195,6 @@ fn make(shared: &Shared, pages: Pages) -> io::Result<(Kept, Pen)> {
     let synced = segment.written();
     let (file, is_distrusted) = (Arc::new(file), false);
     Ok((Kept { segment, map, file, synced, is_distrusted, populated: FIRST_BYTES, released: 0 }, pen))
-}
-
-/// For a large write the kernel gets many pages at once, which is far cheaper than each by itself when it is first touched
-/// (decision 40). The file reads as before: its blocks are zeros already.
-fn write_zeros(file: &File) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_BYTES];
-    let (mut at, end) = (FIRST_BYTES, JOURNAL_SEGMENT_BYTES as usize);
-    while at < end {
-        let next = (at / ZEROS_BYTES + 1) * ZEROS_BYTES;
-        file.write_all_at(&zeros[..next.min(end) - at], at as u64)?;
-        at = next;
-    }
-    Ok(())
 }
 
 fn keep(state: &State, shared: &Shared) {
@@ -237,6 +210,7 @@ fn keep(state: &State, shared: &Shared) {
             let is_done = !is_synced || kept.is_distrusted || kept.synced >= kept.segment.written();
             !(kept.segment.is_sealed() && is_done)
         });
+        shared.folder.blanks.remove_stale();
         thread::park_timeout(JOURNAL_LOOK_INTERVAL);
     }
 }
@@ -337,22 +311,5 @@ fn wake(state: &State, synced: u64) {
     for (end, told) in due {
         // `end` lies behind the click.
         told.fill(!distrusted.contains(&segment_of(end - 1)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zeros_leave_what_is_present_from_the_start() {
-        let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&vec![7; FIRST_BYTES], 0).unwrap();
-        write_zeros(&file).unwrap();
-        let mut bytes = vec![1; JOURNAL_SEGMENT_BYTES as usize];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(bytes[..FIRST_BYTES].iter().all(|&byte| byte == 7), "the header and the first records lie there");
-        assert!(bytes[FIRST_BYTES..].iter().all(|&byte| byte == 0));
-        assert_eq!(file.metadata().unwrap().len(), JOURNAL_SEGMENT_BYTES, "and nothing behind the segment");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::Instant;
@@ -255,14 +256,54 @@ fn what_a_crash_left_unfinished_is_removed() {
     let place = Place::new();
     drop(place.open());
     let folder = place.options().folder;
-    let leftovers = ["0000000000000001.unfinished", "0000000000000002.clicks", "0000000000000003.clicks"];
-    let contents: [&[u8]; 3] = [b"anything", &[0; 10_000], b""];
+    let names = ["1.unfinished", "2.clicks", "3.clicks", "4.spare"];
+    let leftovers = names.map(|name| format!("000000000000000{name}"));
+    let contents: [&[u8]; 4] = [b"anything", &[0; 10_000], b"", b"anything"];
     for (name, content) in leftovers.iter().zip(contents) {
         fs::write(folder.join(name), content).unwrap();
     }
     let journal = place.open();
     assert!(leftovers.iter().all(|name| !folder.join(name).exists()));
     assert_eq!(journal.shared().folder.damaged.load(Ordering::Relaxed), 0);
+}
+
+/// The inodes of the folder's files with this ending.
+fn inodes(place: &Place, ending: &str) -> Vec<u64> {
+    let entries = fs::read_dir(place.options().folder).unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == ending));
+    files.map(|entry| entry.metadata().unwrap().ino()).collect()
+}
+
+#[test]
+fn the_file_of_a_stored_segment_is_written_anew() {
+    let place = Place::new();
+    let journal = place.open();
+    (0..2 * PER_SEGMENT + 1).for_each(|id| journal.append(click(id)));
+    wait_until("the next one is ready, too", || inodes(&place, "clicks").len() == 4);
+    let first = journal.shared().folder.segments().remove(0);
+    let inode = fs::metadata(&first.path).unwrap().ino();
+    journal.shared().folder.remove(first.number);
+    assert_eq!(inodes(&place, "spare"), [inode]);
+    (2 * PER_SEGMENT + 1..4 * PER_SEGMENT + 1).for_each(|id| journal.append(click(id)));
+    assert_eq!(inodes(&place, "spare"), [0; 0]);
+    assert!(inodes(&place, "clicks").contains(&inode));
+    assert_eq!(place.ids(), Vec::from_iter(PER_SEGMENT..4 * PER_SEGMENT + 1));
+    let segments = journal.shared().folder.segments();
+    journal.shared().folder.remove(segments[2].number);
+    drop(journal);
+    assert_eq!(inodes(&place, "spare"), [0; 0], "at the end they go");
+}
+
+#[test]
+fn what_must_outlive_a_crash_of_the_host_is_written_into_new_files() {
+    let place = Place::new();
+    let durability = Durability::Interval(Duration::from_millis(100));
+    let journal = Journal::open(Options { durability, ..place.options() }).unwrap();
+    (0..PER_SEGMENT + 1).for_each(|id| journal.append(click(id)));
+    let first = journal.shared().folder.segments()[0].number;
+    journal.shared().folder.remove(first);
+    assert_eq!(inodes(&place, "spare"), [0; 0]);
+    assert_eq!(journal.shared().folder.count(), 1);
 }
 
 // ---- No room ---------------------------------------------------------------------------------------------------
