@@ -67,9 +67,14 @@ def connection(address, seconds=REQUEST_SECONDS):
 
 def get(address, path, seconds=REQUEST_SECONDS):
     """Status and body of a GET; status None when there is no answer."""
+    return ask("GET", address, path, seconds)
+
+
+def ask(method, address, path, seconds=REQUEST_SECONDS):
+    """Status and body of a request without a body; status None when there is no answer."""
     asked = connection(address, seconds)
     try:
-        asked.request("GET", path)
+        asked.request(method, path)
         answer = asked.getresponse()
         return answer.status, answer.read().decode()
     except (OSError, http.client.HTTPException):
