@@ -378,7 +378,6 @@ mod tests {
         assert_eq!(encoded(ClickRef { referrer: Some(&long), ..click_ref(&long) }, 1).len(), RECORD_BYTES_MAX);
     }
 
-    /// The layout is on disk: a change of it is a new format version.
     #[test]
     fn the_checksum_is_the_librarys() {
         let bytes: Vec<u8> = (0..=255).cycle().skip(77).step_by(7).take(300).collect();
@@ -389,6 +388,7 @@ mod tests {
         }
     }
 
+    /// The layout is on disk: a change of it is a new format version.
     #[test]
     fn the_layout_stands() {
         let client = Some("192.0.2.7".parse().unwrap());
