@@ -5,9 +5,10 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use quanta::Instant;
 use snip::api::{Api, TrustedProxies, router};
 use snip::clicks::{ClickRef, Clicks, Journal, Options};
 use snip::http::head::{self, Parsed, Request};

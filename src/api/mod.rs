@@ -16,11 +16,12 @@ mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use client::TrustedProxies;
 
 use json::{Field, Object};
+use quanta::Instant;
 use reply::Error;
 use request_id::{RequestId, RequestIds};
 use router::Route;

@@ -1,6 +1,6 @@
 //! `GET /<short_code>`: what the product exists for.
 
-use std::time::Instant;
+use quanta::Instant;
 
 use super::{Api, Handled, reply};
 use crate::clicks::ClickRef;

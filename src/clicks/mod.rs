@@ -125,7 +125,7 @@ impl Clicks {
         }
         let begun = Instant::now();
         let is_stored = slot.wait(CLICKS_FLUSH_DEADLINE).is_ok();
-        waited(Wait::Clicks, begun);
+        waited(Wait::Clicks, begun.elapsed());
         is_stored
     }
 

@@ -6,7 +6,7 @@
 //! into Redis, or kept a change out of it, Redis is not believed until a poll has gone through all of the list that is
 //! young enough to matter.
 
-use std::time::Instant;
+use quanta::Instant;
 
 use crate::limits::{LINK_ATTESTED_FOR, LINK_TTL, LINK_TTL_ATTESTED};
 

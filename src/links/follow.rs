@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Instant;
+
+use quanta::Instant;
 
 use super::coherence::Polled;
 use super::{Inner, count};

@@ -1,9 +1,10 @@
 //! L1: links in this process's memory, bounded in bytes. A hit allocates nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::RandomState;
+use quanta::Instant;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 

@@ -22,7 +22,7 @@ mod warm;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use board::{Board, Flight, Part};
 use coherence::{Coherence, Memory};
@@ -31,6 +31,7 @@ use follow::Nudge;
 use local::Local;
 pub use local::{Known, Link};
 use lookup::Next;
+use quanta::Instant;
 use redis::Level2;
 
 use crate::error::{StoreError, StoreResult};
@@ -311,7 +312,7 @@ impl Inner {
                 count(&self.stats.joined);
                 let begun = Instant::now();
                 let outcome = slot.wait(STORE_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
-                waited(Wait::Joined, begun);
+                waited(Wait::Joined, begun.elapsed());
                 outcome
             }
             (Part::Join, None) => Err(no_answer()),

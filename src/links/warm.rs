@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use quanta::Instant;
 
 use super::redis::LockHolder;
 use super::{Inner, Known};

@@ -1,10 +1,11 @@
 //! Points in time: microseconds since 1970 UTC, as PostgreSQL's `timestamp` has them.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
+use quanta::Instant;
 
 use crate::limits::CLOCK_LOOK_INTERVAL;
 

@@ -266,7 +266,7 @@ impl Shared {
         count(&self.counters.queries);
         let begun = Instant::now();
         let result = self.run_until(limit, begun, calls);
-        self.latency.observe(runtime::waited(Wait::Store, begun));
+        self.latency.observe(runtime::waited(Wait::Store, begun.elapsed()));
         match &result {
             Ok(_) => {}
             Err(Error::Busy) => count(&self.counters.busy),

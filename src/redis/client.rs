@@ -341,7 +341,7 @@ impl Shared {
             }),
             Err(error) => Err(error),
         };
-        self.latency.observe(runtime::waited(Wait::Redis, begun));
+        self.latency.observe(runtime::waited(Wait::Redis, begun.elapsed()));
         match &outcome {
             Ok(_) => self.breaker().succeeded(),
             Err(_) => self.breaker().failed(Instant::now()),

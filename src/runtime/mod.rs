@@ -31,6 +31,8 @@ pub use waits::{Wait, Waited, waited, waits_since};
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // Has the processor's counter measured, which takes a millisecond and 200 at the most: no request is to wait for that.
+        let _ = quanta::Instant::now();
         let config = may::config();
         config.set_workers(1);
         config.set_worker_pin(false);

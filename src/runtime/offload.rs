@@ -47,7 +47,7 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
     }
     let begun = Instant::now();
     let done = slot.wait_until_filled().map_err(|_| NotDone::Panicked);
-    waited(Wait::Thread, begun);
+    waited(Wait::Thread, begun.elapsed());
     done
 }
 

@@ -4,7 +4,9 @@
 //! the thread.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use quanta::Instant;
 
 use crate::limits::WAITS_KEPT;
 
@@ -55,9 +57,9 @@ struct Ring {
 
 may::coroutine_local!(static RING: RefCell<Ring> = RefCell::default());
 
-/// Notes a wait that began then and ends now; returns how long it took.
-pub fn waited(what: Wait, began: Instant) -> Duration {
-    let took = began.elapsed();
+/// Notes a wait that has just ended, and returns how long it took.
+pub fn waited(what: Wait, took: Duration) -> Duration {
+    let began = Instant::now() - took;
     RING.with(|ring| {
         let ring = &mut *ring.borrow_mut();
         ring.waits[ring.next] = Some(Past { what, began, took });
@@ -83,18 +85,17 @@ mod tests {
 
     #[test]
     fn waits_count_for_the_request_that_they_belong_to() {
-        let before = Instant::now();
-        waited(Wait::Redis, before);
-        std::thread::sleep(Duration::from_millis(2));
+        let pause = Duration::from_millis(2);
+        waited(Wait::Redis, pause);
         let then = Instant::now();
         assert_eq!(waits_since(then), Waited::default(), "what was before does not count");
-        std::thread::sleep(Duration::from_millis(2));
-        let one = waited(Wait::Store, then);
-        let two = waited(Wait::Store, then);
+        std::thread::sleep(2 * pause);
+        let one = waited(Wait::Store, pause);
+        let two = waited(Wait::Store, then.elapsed());
         assert_eq!(waits_since(then).micros(Wait::Store), Some((one + two).as_micros() as u64));
         assert_eq!(waits_since(then).micros(Wait::Redis), None);
         for _ in 0..3 * WAITS_KEPT {
-            waited(Wait::Clicks, then);
+            waited(Wait::Clicks, pause);
         }
         assert_eq!(waits_since(then).micros(Wait::Store), None, "the oldest make room");
     }

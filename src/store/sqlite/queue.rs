@@ -97,7 +97,7 @@ impl Queue {
             Some(limit) => slot.wait(limit),
             None => slot.wait_until_filled(),
         };
-        self.stats.latency.observe(waited(Wait::Store, begun));
+        self.stats.latency.observe(waited(Wait::Store, begun.elapsed()));
         if matches!(result, Err(Empty::TimedOut)) {
             count(&self.stats.timeouts);
         }
