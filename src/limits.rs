@@ -56,6 +56,8 @@ pub const HEADERS_MAX: usize = 64;
 pub const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// Answers to pipelined requests are written out before more than this waits, whatever else is to be answered.
 pub const PIPELINE_OUTPUT_BYTES: usize = 64 * 1024;
+/// Answers that wait for those of other connections to be made, so that all are sent in a row; with so many they are sent.
+pub const OUTBOX_ANSWERS_MAX: usize = 16;
 /// Read and write buffers kept for reuse, each.
 pub const BUFFER_POOL_COUNT: usize = 64;
 /// A body of an ordinary route (JSON). Past it 413.

@@ -8,17 +8,18 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use may::io::{CoIo, WaitIo};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SendFlags;
 use socket2::Socket;
 
 use super::body::Chunked;
 use super::buffer::{self, Exhausted, ReadBuffer, WriteBuffer};
 use super::head::{self, Framing, Head, Method, Parsed, Request};
+use super::outbox::Line;
 use super::response::{Connection as Persistence, Refusal, Response};
 use super::server::{Service, Shared};
 use super::watch::{CloseReason, Watched};
@@ -46,7 +47,8 @@ pub(super) fn serve<S: Service>(
     };
     let watched = shared.watch.add(io.waker());
     let phase = Phase::Start;
-    let mut conn = Conn { io, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 };
+    let line = Line::new(io);
+    let mut conn = Conn { line, peer, shared, watched, phase, extra, readable: false, hangup: false, head_seen: 0 };
     // If it goes on to tell of room, nothing is lost but time.
     let _ = conn.wake_for(Interest::Reads);
     conn.run(&StackTop::here())
@@ -108,7 +110,7 @@ enum Wake {
 type Closed<T> = Result<T, CloseReason>;
 
 struct Conn<'s, S> {
-    io: CoIo<Socket>,
+    line: Rc<Line>,
     peer: Option<SocketAddr>,
     shared: &'s Arc<Shared<S>>,
     watched: Watched,
@@ -125,6 +127,13 @@ struct Conn<'s, S> {
 
 impl<S: Service> Conn<'_, S> {
     fn run(&mut self, stack: &StackTop) -> CloseReason {
+        let reason = self.serve_all(stack);
+        // A server that drains ends connections whose last answer has just been posted.
+        self.send_owed().err().unwrap_or(reason)
+    }
+
+    /// Serves one request after the other, until there is a reason to close.
+    fn serve_all(&mut self, stack: &StackTop) -> CloseReason {
         loop {
             match self.wait_idle(stack) {
                 Wake::Ready => {}
@@ -157,6 +166,8 @@ impl<S: Service> Conn<'_, S> {
     /// Reads and answers until nothing is left to be done. `Ok` is an idle connection with an empty buffer.
     #[inline(never)] // its frame is not to be a part of the one that an idle connection stands on
     fn turn(&mut self) -> Closed<()> {
+        // The sender has left it, or has not come to it yet.
+        self.send_owed()?;
         let Ok(mut buffer) = ReadBuffer::take() else {
             return Err(self.give_up(&mut WriteBuffer::default()));
         };
@@ -171,13 +182,18 @@ impl<S: Service> Conn<'_, S> {
                 }
             };
             self.answer_all(input, &mut output)?;
+            if drained && !self.hangup && matches!(self.phase, Phase::Start) {
+                if !output.bytes.is_empty() {
+                    self.line.post(output);
+                }
+                return Ok(());
+            }
             self.flush(&mut output)?;
             match (drained, self.hangup) {
                 // A client that never stops sending must not keep the others waiting.
                 (false, _) => runtime::yield_to_reactor(),
                 // The end of the stream is behind what was read, and no edge will tell.
                 (true, true) => {}
-                (true, false) if matches!(self.phase, Phase::Start) => return Ok(()),
                 (true, false) => self.wait_for_more(input)?,
             }
         }
@@ -194,7 +210,7 @@ impl<S: Service> Conn<'_, S> {
             let reason = self.overloaded(&mut output);
             return Err(self.close_after(input, &mut output, reason));
         }
-        match input.read_from(self.io.inner()) {
+        match input.read_from(self.line.io.inner()) {
             Ok((0, _)) => Err(CloseReason::ByPeer),
             Ok((_, drained)) => Ok(Some(drained)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -398,7 +414,7 @@ impl<S: Service> Conn<'_, S> {
     /// another one, and its client may have made a newer change since, which an older one must not undo. Tells of unix
     /// sockets alone: over TCP, one who is gone looks like one who has said all.
     fn is_abandoned(&self) -> bool {
-        let mut socket = [PollFd::new(self.io.inner(), PollFlags::empty())];
+        let mut socket = [PollFd::new(self.line.io.inner(), PollFlags::empty())];
         poll(&mut socket, Some(&Timespec::default())).is_ok() && socket[0].revents().contains(PollFlags::HUP)
     }
 
@@ -472,6 +488,9 @@ impl<S: Service> Conn<'_, S> {
                 return if self.has_input() { Wake::Ready } else { Wake::Draining };
             }
             self.wait();
+            if self.line.owes() {
+                return Wake::Ready;
+            }
             if !self.readable && self.watched.is_expired() {
                 return Wake::Expired;
             }
@@ -480,22 +499,35 @@ impl<S: Service> Conn<'_, S> {
 
     /// Whether the socket holds bytes that were not read.
     fn has_input(&self) -> bool {
-        self.io.inner().peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
+        self.line.io.inner().peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
     }
 
     /// Waits for any event and remembers what matters of it. Says whether the socket may take more bytes.
     fn wait(&mut self) -> bool {
-        let flags = self.io.wait_io();
+        let flags = self.line.io.wait_io();
         self.hangup |= flags & HANGUP != 0;
         self.readable |= flags & (READABLE | HANGUP) != 0;
         flags & (WRITABLE | HANGUP) != 0
     }
 
+    /// Writes what is left of answers that were posted.
+    fn send_owed(&mut self) -> Closed<()> {
+        if !self.line.owes() {
+            return Ok(());
+        }
+        let (mut output, sent) = self.line.take_back();
+        self.flush_from(&mut output, sent)
+    }
+
     /// Writes all of `output`; as a rule with one system call.
     fn flush(&mut self, output: &mut WriteBuffer) -> Closed<()> {
-        let mut written = 0;
+        self.flush_from(output, 0)
+    }
+
+    /// Writes `output` from this byte on.
+    fn flush_from(&mut self, output: &mut WriteBuffer, mut written: usize) -> Closed<()> {
         while written < output.bytes.len() {
-            match send(self.io.inner(), &output.bytes[written..]) {
+            match self.line.send(&output.bytes[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.flush_slowly(output, written)?;
@@ -521,7 +553,7 @@ impl<S: Service> Conn<'_, S> {
         self.watched.arm(limit);
         let mut armed_at = written;
         while written < output.bytes.len() {
-            match send(self.io.inner(), &output.bytes[written..]) {
+            match self.line.send(&output.bytes[written..]) {
                 Ok(count) => {
                     written += count;
                     if written - armed_at >= due {
@@ -544,7 +576,7 @@ impl<S: Service> Conn<'_, S> {
         if self.peer.is_some() {
             return Ok(());
         }
-        interest::set(&self.io, interest).map_err(|_| CloseReason::SocketError)
+        interest::set(&self.line.io, interest).map_err(|_| CloseReason::SocketError)
     }
 
     fn wait_writable(&mut self, output: &WriteBuffer) -> Closed<()> {
@@ -575,13 +607,13 @@ impl<S: Service> Conn<'_, S> {
             return failed;
         }
         output.release();
-        if self.io.inner().shutdown(std::net::Shutdown::Write).is_err() {
+        if self.line.io.inner().shutdown(std::net::Shutdown::Write).is_err() {
             return reason;
         }
         self.watched.arm(LINGER_TIMEOUT);
         let mut left = LINGER_BYTES_MAX;
         while left > 0 && !self.watched.is_expired() {
-            match input.read_from(self.io.inner()) {
+            match input.read_from(self.line.io.inner()) {
                 Ok((0, _)) => break,
                 Ok((count, _)) => {
                     left = left.saturating_sub(count);
@@ -595,9 +627,4 @@ impl<S: Service> Conn<'_, S> {
         }
         reason
     }
-}
-
-/// Writes once, as far as the socket takes it.
-fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
 }

@@ -9,6 +9,7 @@ mod conn;
 pub mod date;
 pub mod head;
 mod listener;
+mod outbox;
 pub mod response;
 mod server;
 mod watch;
