@@ -1,8 +1,9 @@
 //! One connection: a loop on a coroutine of its own. The bytes of the whole product come in and go out here.
 //!
 //! While idle it holds no buffer. When bytes come it borrows one from the pool, and with the first answer another one,
-//! answers what is complete, writes all answers with one system call and gives both back. A short read means that the
-//! socket is drained, so a keep-alive request costs one read and one write.
+//! answers what is complete, and gives the first back. The other goes to the [outbox](super::outbox), which writes all answers
+//! in it with one system call once the other connections have had their turn; only when this one has more to do at once does it
+//! write them itself. A short read means that the socket is drained, so a keep-alive request costs one read and one write.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -183,9 +184,7 @@ impl<S: Service> Conn<'_, S> {
             };
             self.answer_all(input, &mut output)?;
             if drained && !self.hangup && matches!(self.phase, Phase::Start) {
-                if !output.bytes.is_empty() {
-                    self.line.post(output);
-                }
+                self.line.post(output);
                 return Ok(());
             }
             self.flush(&mut output)?;
@@ -488,6 +487,7 @@ impl<S: Service> Conn<'_, S> {
                 return if self.has_input() { Wake::Ready } else { Wake::Draining };
             }
             self.wait();
+            // The sender woke it: the socket did not take its answers.
             if self.line.owes() {
                 return Wake::Ready;
             }
