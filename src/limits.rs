@@ -322,7 +322,7 @@ pub const SQLITE_LOCK_WAIT: Duration = Duration::from_millis(500);
 /// Prepared statements kept by the SQLite thread: more than there are, so that each is compiled once.
 pub const SQLITE_STATEMENTS: usize = 64;
 /// Memory for pages of the SQLite file, in KiB.
-pub const SQLITE_PAGE_CACHE_KIB: i64 = 4096;
+pub const SQLITE_PAGE_CACHE_KIB: i64 = 2048;
 /// Bytes that the write-ahead log of SQLite keeps on disk after a checkpoint; a burst may make it longer for a while.
 pub const SQLITE_WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
 

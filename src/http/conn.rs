@@ -1,9 +1,9 @@
 //! One connection: a loop on a coroutine of its own. The bytes of the whole product come in and go out here.
 //!
 //! While idle it holds no buffer. When bytes come it borrows one from the pool, and with the first answer another one,
-//! answers what is complete, and gives the first back. The other goes to the [outbox](super::outbox), which writes all answers
-//! in it with one system call once the other connections have had their turn; only when this one has more to do at once does it
-//! write them itself. A short read means that the socket is drained, so a keep-alive request costs one read and one write.
+//! answers what is complete, and gives the first back. The other goes to the [outbox](super::outbox), which writes it together
+//! with those of the other connections that had their turn; only when this one has more to do at once does it write them itself.
+//! A short read means that the socket is drained, so a keep-alive request costs one read, and at the most one write.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -167,7 +167,7 @@ impl<S: Service> Conn<'_, S> {
     /// Reads and answers until nothing is left to be done. `Ok` is an idle connection with an empty buffer.
     #[inline(never)] // its frame is not to be a part of the one that an idle connection stands on
     fn turn(&mut self) -> Closed<()> {
-        // The sender has left it, or has not come to it yet.
+        // Answers leave in the order of their requests.
         self.send_owed()?;
         let Ok(mut buffer) = ReadBuffer::take() else {
             return Err(self.give_up(&mut WriteBuffer::default()));
@@ -512,10 +512,7 @@ impl<S: Service> Conn<'_, S> {
 
     /// Writes what is left of answers that were posted.
     fn send_owed(&mut self) -> Closed<()> {
-        if !self.line.owes() {
-            return Ok(());
-        }
-        let (mut output, sent) = self.line.take_back();
+        let Some((mut output, sent)) = self.line.take_back() else { return Ok(()) };
         self.flush_from(&mut output, sent)
     }
 

@@ -5,6 +5,7 @@ mod expiry;
 pub mod interest;
 pub mod offload;
 pub mod processors;
+mod ring;
 mod slot;
 mod stack;
 mod waits;
@@ -20,6 +21,7 @@ use crate::figures::{Figures, count, read};
 use crate::limits;
 
 pub use code::forget_start;
+pub use ring::SendRing;
 pub use slot::{Empty, Filler, Slot, slot};
 pub use stack::StackTop;
 pub use waits::{Wait, Waited, waited, waits_since};

@@ -29,8 +29,9 @@ pub fn thaw(pid: u32) {
     signal(pid, Signal::CONT);
 }
 
-/// Whether no thread of it runs or will; those of one that has ended do not.
+/// Whether no thread of it runs or will; those of one that has ended do not, and one that a tracer holds (`t`) takes the signal
+/// before it goes on.
 fn stands_still(pid: u32) -> bool {
     let Ok(tasks) = Process::new(pid.cast_signed()).and_then(|process| process.tasks()) else { return true };
-    tasks.flatten().filter_map(|task| task.stat().ok()).all(|stat| matches!(stat.state, 'T' | 'Z' | 'X'))
+    tasks.flatten().filter_map(|task| task.stat().ok()).all(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
