@@ -11,14 +11,14 @@ use io_uring::{IoUring, opcode, types};
 
 /// Of one thread, the one that opened it.
 pub struct SendRing {
-    /// None once the kernel has failed it: entries may be left in it whose bytes are gone.
-    ring: Option<IoUring>,
+    /// None during a call, and once one has failed: entries may be left in it then whose bytes are gone.
+    ring: Option<Box<IoUring>>,
     /// Sends of one call.
     entries: usize,
 }
 
 impl SendRing {
-    /// A ring for so many sends at once, a power of two.
+    /// A ring for so many sends at once.
     ///
     /// # Errors
     /// This kernel has none, or it is forbidden here.
@@ -26,7 +26,7 @@ impl SendRing {
         let size = u32::try_from(entries).map_err(|_| io::ErrorKind::InvalidInput)?;
         // One thread alone enters it: the kernel need not lock, nor interrupt that thread.
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(size)?;
-        Ok(Self { ring: Some(ring), entries })
+        Ok(Self { ring: Some(Box::new(ring)), entries })
     }
 
     /// Sends each of `sends`, the first ones if there are more than the ring has entries for, as far as its socket takes it at
@@ -36,20 +36,22 @@ impl SendRing {
         sends: impl Iterator<Item = (BorrowedFd<'a>, &'a [u8])>,
         took: impl FnMut(usize, usize),
     ) {
-        let Some(ring) = &mut self.ring else { return };
+        let Some(mut ring) = self.ring.take() else { return };
         let mut queue = ring.submission();
         for (at, (socket, bytes)) in sends.take(self.entries).enumerate() {
             let entry = entry(socket, bytes).user_data(at as u64);
             #[allow(unsafe_code, reason = "the kernel reads what an entry points to")]
             // SAFETY: bytes and socket are borrowed until this returns; by then all entries that were submitted have ended, and
-            // a ring with others in it is closed.
+            // a ring with others in it is closed, also by a panic.
             let pushed = unsafe { queue.push(&entry) };
             debug_assert!(pushed.is_ok(), "no entry is left of the last call");
         }
         drop(queue);
-        if let Err(error) = submit(ring, took) {
-            tracing::warn!(%error, "answers are sent one by one from now on: the kernel did not send several at once");
-            self.ring = None;
+        match submit(&mut ring, took) {
+            Ok(()) => self.ring = Some(ring),
+            Err(error) => {
+                tracing::warn!(%error, "answers are sent one by one from now on: the kernel did not send several at once");
+            }
         }
     }
 }
@@ -152,5 +154,20 @@ mod tests {
             return eprintln!("not tried: no ring here");
         };
         assert_eq!(taken, [1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_ring_that_fails_sends_nothing_any_more() {
+        // The kernel refuses it to any thread but the one that opened it.
+        let Ok(mut ring) = std::thread::spawn(|| SendRing::open(ENTRIES)).join().unwrap() else {
+            return eprintln!("not tried: no ring here");
+        };
+        let (socket, mut far) = UnixStream::pair().unwrap();
+        for _ in 0..2 {
+            ring.send([(socket.as_fd(), &b"x"[..])].into_iter(), |at, count| panic!("{at} took {count}"));
+            assert!(ring.ring.is_none());
+        }
+        drop(socket);
+        assert_eq!(far.read(&mut [0]).unwrap(), 0);
     }
 }
