@@ -135,8 +135,9 @@ class World:
                 return f"{name} does not ask Redis"
         if net.get(self.stack.address("nginx"), "/livez", 2)[0] != 200:
             return "nginx does not answer"
-        # For POST Nginx has a group of its own, with its own memory of who failed. An instance refuses this one.
-        if net.ask("POST", self.stack.address("nginx"), "/livez", 2)[0] != 405:
+        # For POST to what may be posted to, Nginx has a group of its own, with its own memory of who failed. An instance refuses
+        # this one, which has no body.
+        if net.ask("POST", self.stack.address("nginx"), "/urls", 2)[0] != 400:
             return "nginx has nobody to send a POST to"
         return ""
 
