@@ -14,7 +14,7 @@ stack: ## the whole stack behind Nginx on 127.0.0.1:8080; ops/stack down stops i
 
 test: setup lint ## install what tests need, lint, run every test (this is what CI runs)
 	cargo test
-	python3 -m unittest discover -s ops/tests
+	target/venv/bin/pytest -p no:cacheprovider -n 3 --dist worksteal ops/tests
 	SNIP_TEST_STORE=postgres cargo test --test 'contract_*' --test seed --test process
 
 test-long: ## the caches for a minute under load with Redis killed and started again, a million codes and links

@@ -48,15 +48,19 @@ missing_packages() {
 # A registry that is away for a minute comes back; what the tools try by themselves is over within seconds.
 NETWORK_TRIES=10
 
-# Checks files of YAML against their schemas: a folder of its own, beside Debian's Python.
-SCHEMAS=target/venv
-CHECK_JSONSCHEMA=0.39.0
-have_schemas() { [ "$("$SCHEMAS/bin/check-jsonschema" --version 2>/dev/null)" = "check-jsonschema, version $CHECK_JSONSCHEMA" ]; }
+# Checks files of YAML against their schemas, and runs the tests in Python several at a time: a folder of their own, beside
+# Debian's Python.
+VENV=target/venv
+PYTHON_TOOLS=(check-jsonschema==0.39.0 pytest==9.2.0 pytest-xdist==3.8.0)
 
-install_schemas() {
-    say "installing check-jsonschema $CHECK_JSONSCHEMA into $SCHEMAS"
-    python3 -m venv "$SCHEMAS"
-    "$SCHEMAS/bin/pip" install --quiet --disable-pip-version-check --retries "$NETWORK_TRIES" "check-jsonschema==$CHECK_JSONSCHEMA"
+have_python_tools() {
+    [ -x "$VENV/bin/pip" ] && [ -z "$(comm -13 <("$VENV/bin/pip" freeze | sort) <(printf '%s\n' "${PYTHON_TOOLS[@]}" | sort))" ]
+}
+
+install_python_tools() {
+    say "installing ${PYTHON_TOOLS[*]} into $VENV"
+    python3 -m venv "$VENV"
+    "$VENV/bin/pip" install --quiet --disable-pip-version-check --retries "$NETWORK_TRIES" "${PYTHON_TOOLS[@]}"
 }
 
 as_root() {
@@ -126,7 +130,7 @@ have cargo || die "Rust is missing: install it with rustup first (see README.md)
 mapfile -t packages < <(missing_packages)
 [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 have_requests || install_requests
-have_schemas || install_schemas
+have_python_tools || install_python_tools
 
 components=()
 cargo fmt --version >/dev/null 2>&1 || components+=(rustfmt)
